@@ -1,0 +1,90 @@
+"""The parameters of a run: ``params.yaml``, read and checked in one place."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from src.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+def _yaml_1_2_float(value: object) -> object:
+    """PyYAML reads YAML 1.1, where ``1e-3`` is a string; DVC reads YAML 1.2, where it is a number."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value):
+        return float(value)
+    return value
+
+
+Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_yaml_1_2_float)]
+
+
+class Params(BaseModel):
+    """One run's parameters, with the values that each may take. ``params.yaml`` says what each is for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dataset: Literal["mnist", "sample"]
+    offline_fallback: bool
+    validation_size: Annotated[Real, Field(ge=0, le=0.5)]
+    pretrained: bool
+    conv1_init: Literal["summed", "new"]
+    image_size: Annotated[int, Field(ge=28, le=512)]
+    augment: bool
+    max_rotation: Annotated[Real, Field(ge=0, le=180)]
+    max_shift: Annotated[Real, Field(ge=0, le=14)]
+    max_scaling: Annotated[Real, Field(ge=0, lt=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=60_000)]
+    optimizer: Literal["adam", "adamw"]
+    lr: Annotated[Real, Field(gt=0, le=1)]
+    weight_decay: Annotated[Real, Field(ge=0, le=1)]
+    schedule: Literal["one_cycle", "constant"]
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
+    ema_decay: Annotated[Real, Field(ge=0, lt=1)]
+    precision: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read ``path``.
+
+    Raises:
+        UserError: the file is missing or no YAML mapping, or a key is unknown, missing, or has a value that it may
+            not take. The message is one line that names the key, the value and what is allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path} must be a mapping of parameter names to values")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{path}: {_describe(problems[0])}{more}") from error
+
+
+def _describe(problem: dict) -> str:
+    """One line for one of pydantic's errors."""
+    key = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, Params.model_fields, n=1)
+        return f"unknown parameter {key!r}, " + (f"did you mean {near[0]!r}?" if near else _allowed_keys())
+    if problem["type"] == "missing":
+        return f"parameter {key!r} is missing"
+    value = repr(problem["input"])
+    return f"{key} = {value if len(value) <= 60 else value[:57] + '...'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _allowed_keys() -> str:
+    return "allowed are " + ", ".join(Params.model_fields)
