@@ -3,12 +3,12 @@
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from src.files import atomic_write
 
@@ -21,6 +21,10 @@ CHUNK = 1 << 16
 
 class SourceError(Exception):
     """One source does not have the file. The message says why, without naming the source."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing  # another attempt may help
 
 
 class FetchError(Exception):
@@ -57,58 +61,55 @@ def fetch(sources: Iterable[str], path: Path, *, sha256: str, size: int, md5: st
 
 
 def _fetch_one(source: str, path: Path, sha256: str, size: int, md5: str | None) -> None:
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(BACKOFF * 2 ** (attempt - 1))
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            with atomic_write(path) as file, _open(source) as chunks:
-                _copy(chunks, file, path.name, sha256, size, md5)
-        except requests.TooManyRedirects as error:
-            raise SourceError("redirects in a circle") from error
-        except requests.HTTPError as error:
-            reason = SourceError(f"answers {error.response.status_code}")
-            if error.response.status_code < 500:
-                raise reason from error
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise SourceError("is no valid URL") from error
-        except requests.RequestException as error:
-            reason = SourceError(_describe(error))
+            with atomic_write(path) as file:
+                _copy(_chunks(source), file, path.name, sha256, size, md5)
+        except SourceError as error:
+            if not error.passing or attempt == ATTEMPTS:
+                raise
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
         else:
             return
-    raise reason
 
 
-@contextmanager
-def _open(source: str) -> Iterator[Iterable[bytes]]:
-    """The bytes of a URL or a file, in chunks."""
-    if not source.startswith(("http://", "https://")):
-        try:
-            with Path(source).open("rb") as file:
-                yield iter(lambda: file.read(CHUNK), b"")
-        except OSError as error:
-            if error.filename is None or str(error.filename) != str(Path(source)):
-                raise
-            raise SourceError(error.strerror) from error
+def _chunks(source: str) -> Iterator[bytes]:
+    """The bytes of a URL or a file. Its own errors come as `SourceError`, so that they can't pass for the writer's."""
+    if source.startswith(("http://", "https://")):
+        yield from _chunks_of_url(source)
         return
-    # Bytes as published: no transparent decompression of a .gz that a server labels as an encoding.
-    headers = {"Accept-Encoding": "identity"}
-    with requests.get(source, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), headers=headers) as response:
-        response.raise_for_status()
-        yield _stream(response)
+    try:
+        with Path(source).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise SourceError(error.strerror or str(error)) from error
 
 
-def _stream(response: requests.Response) -> Iterator[bytes]:
+def _chunks_of_url(url: str) -> Iterator[bytes]:
     start = time.monotonic()
-    while True:
-        try:
-            chunk = response.raw.read(CHUNK, decode_content=False)
-        except Exception as error:  # urllib3 raises its own kinds, and http.client's
-            raise requests.ConnectionError(error) from error
-        if not chunk:
-            return
-        yield chunk
-        if time.monotonic() - start > DEADLINE:
-            raise requests.ReadTimeout(f"not done after {DEADLINE:.0f} s")
+    # Bytes as published: a .gz is not to be unpacked because a server calls it an encoding.
+    headers = {"Accept-Encoding": "identity"}
+    try:
+        with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), headers=headers) as response:
+            response.raise_for_status()
+            while chunk := response.raw.read(CHUNK, decode_content=False):
+                yield chunk
+                if time.monotonic() - start > DEADLINE:
+                    raise SourceError(f"not done after {DEADLINE:.0f} s")
+    except requests.HTTPError as error:
+        status = error.response.status_code
+        raise SourceError(f"answers {status} {error.response.reason}", passing=status >= 500) from error
+    except requests.TooManyRedirects as error:
+        raise SourceError("redirects in a circle") from error
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        raise SourceError("is no valid URL") from error
+    except requests.ConnectTimeout as error:
+        raise SourceError(f"no connection within {CONNECT_TIMEOUT:.0f} s", passing=True) from error
+    except (requests.ReadTimeout, ReadTimeoutError) as error:
+        raise SourceError(f"no data for {READ_TIMEOUT:.0f} s", passing=True) from error
+    except (requests.RequestException, HTTPError, OSError) as error:
+        raise SourceError(_innermost(error), passing=True) from error
 
 
 def _copy(chunks: Iterable[bytes], file: BinaryIO, name: str, sha256: str, size: int, md5: str | None) -> None:
@@ -127,18 +128,13 @@ def _copy(chunks: Iterable[bytes], file: BinaryIO, name: str, sha256: str, size:
             file.write(chunk)
             bar.update(len(chunk))
     if received < size:
-        raise requests.ConnectionError(f"ends after {received:,} of {size:,} bytes")
+        raise SourceError(f"ends after {received:,} of {size:,} bytes", passing=True)
     if any(digest.hexdigest() != expected for digest, expected in hashes.items()):
         raise SourceError("sends a file with the wrong hash")
 
 
-def _describe(error: requests.RequestException) -> str:
-    """The innermost reason, in a few words."""
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
-    if isinstance(error, requests.ReadTimeout) and "not done" not in str(error):
-        return f"no data for {READ_TIMEOUT:.0f} s"
-    cause = error.args[0] if error.args else error
-    cause = getattr(cause, "reason", cause)
-    text = str(cause).rpartition(": ")[2].strip("()'\" ")
-    return text or type(error).__name__
+def _innermost(error: BaseException) -> str:
+    """What lies under the wrappers of requests and urllib3, in a few words."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
