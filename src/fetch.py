@@ -93,7 +93,8 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
     try:
         with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), headers=headers) as response:
             response.raise_for_status()
-            while chunk := response.raw.read(CHUNK, decode_content=False):
+            # read1 returns what has come; read would wait for the whole chunk, however slowly it trickles in.
+            while chunk := response.raw.read1(CHUNK, decode_content=False):
                 yield chunk
                 if time.monotonic() - start > DEADLINE:
                     raise SourceError(f"not done after {DEADLINE:.0f} s")

@@ -1,0 +1,26 @@
+# The daily verbs. `make repro` and `make test` set up what they need in .venv, once.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help repro test
+
+help:  ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate
+	dvc repro
+
+test: .venv/requirements-dev.installed  ## set up, then run the tests
+	python -m pytest
+
+# A stamp for each requirements file: pip runs again only when the file has changed.
+.venv/requirements-dev.installed: requirements.txt
+.venv/%.installed: %.txt | .venv/bin/python
+	python -m pip install --disable-pip-version-check -r $<
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "error: $(PYTHON) is Python %d.%d, torch needs 3.11 or newer; run `make PYTHON=python3.11 ...`" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
