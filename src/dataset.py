@@ -38,6 +38,11 @@ class Manifest(BaseModel):
     initial_weights: str  # "imagenet1k_v1" or "random"
     sha256: dict[str, str]  # by path
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of the initial weights, None where they are random."""
+        return next((path for path in map(Path, self.sha256) if path.parent == WEIGHTS_DIR), None)
+
 
 class Images(NamedTuple):
     """Images (N, 28, 28) and their labels (N,), both uint8, on one device."""

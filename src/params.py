@@ -40,7 +40,7 @@ class Params(BaseModel):
     max_scaling: Annotated[Real, Field(ge=0, lt=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=2, le=60_000)]
+    batch_size: Annotated[int, Field(ge=3, le=60_000)]  # from 3 on, evened out, no batch is a single image
     optimizer: Literal["adam", "adamw"]
     lr: Annotated[Real, Field(gt=0, le=1)]
     weight_decay: Annotated[Real, Field(ge=0, le=1)]

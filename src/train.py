@@ -19,7 +19,6 @@ from src.dataset import (
     MEAN,
     SIDE,
     STD,
-    WEIGHTS_DIR,
     Images,
     check_file,
     load_manifest,
@@ -49,9 +48,14 @@ def main() -> None:
     sets = {name: data.to(machine.device) for name, data in sets.items() if data is not None}
     train_set = train_set.to(machine.device)
 
-    model = initial_model(params, manifest.initial_weights)
+    if manifest.weights_file:
+        check_file(manifest, manifest.weights_file)
+    model = initial_model(params, manifest.weights_file)
     model = model.to(machine.device, memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    averaged = None
+    if params.ema_decay:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+    kept = averaged.module if averaged else model
     optimizer = build_optimizer(params, model)
     steps = steps_per_epoch(len(train_set.labels), params.batch_size)
     scheduler = build_schedule(params, optimizer, steps * params.epochs)
@@ -81,14 +85,14 @@ def main() -> None:
                     loss.backward()
                     optimizer.step()
                     scheduler.step()
-                    averaged.update_parameters(model)
+                    if averaged:
+                        averaged.update_parameters(model)
                     tally.add(logits, labels)
                     bar.update(len(labels))
                     if not bar.disable and step % BAR_STEPS == 0:
                         bar.set_postfix(loss=f"{loss.item():.4f}")
             results = {"train": tally.metrics()}
             rate = tally.images / (time.perf_counter() - start)
-            kept = averaged.module if params.ema_decay else model
             results |= {name: evaluate(kept, data, params.image_size, machine) for name, data in sets.items()}
             if not math.isfinite(results["train"].loss):
                 raise UserError(f"the loss is {results['train'].loss} after epoch {epoch + 1}; try a smaller lr")
@@ -105,20 +109,18 @@ def main() -> None:
     print(f"train: the model is in {MODEL_FILE}, its metrics in {METRICS_DIR}")
 
 
-def initial_model(params: Params, initial_weights: str) -> nn.Module:
-    """ResNet-18 as training starts it. Its random weights are a function of the seed alone.
+def initial_model(params: Params, weights_file: Path | None) -> nn.Module:
+    """ResNet-18 as training starts it: from ``weights_file``, and for the rest from the seed alone.
 
     Raises:
-        UserError: the weights file is not the one that the manifest names, or no ResNet-18.
+        UserError: the weights file holds no ResNet-18.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(params.seed, "model"))
         model = build_model(len(CLASS_NAMES))
-    if initial_weights != "random":
-        (path,) = WEIGHTS_DIR.iterdir()
-        check_file(load_manifest(), path)
+    if weights_file:
         try:
-            load_imagenet_weights(model, path, params.conv1_init)
+            load_imagenet_weights(model, weights_file, params.conv1_init)
         except ValueError as error:
             raise UserError(str(error)) from error
     return model

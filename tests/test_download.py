@@ -184,6 +184,7 @@ def stand_in_weights(monkeypatch) -> bytes:
 
 
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
+    from src.dataset import load_manifest
     from src.params import load_params
     from src.train import initial_model
 
@@ -196,7 +197,7 @@ def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, m
     assert manifest["initial_weights"] == "imagenet1k_v1"
     assert "data/weights/resnet18-made.pth" in manifest["sha256"]
     published = torch.load(WEIGHTS_DIR / "resnet18-made.pth", weights_only=True)
-    model = initial_model(load_params(), manifest["initial_weights"])
+    model = initial_model(load_params(), load_manifest().weights_file)
     assert torch.equal(model.layer4[1].conv2.weight, published["layer4.1.conv2.weight"])
     assert torch.equal(model.conv1.weight, published["conv1.weight"].sum(1, keepdim=True))
 

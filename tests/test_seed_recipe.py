@@ -54,7 +54,7 @@ def test_the_layers_are_the_tutorials(params):
     theirs = torchvision.models.resnet18()
     theirs.conv1 = nn.Conv2d(1, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)
     theirs.fc = nn.Linear(theirs.fc.in_features, 10)
-    ours = initial_model(params, "random")
+    ours = initial_model(params, None)
     assert str(ours) == str(theirs)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 1, 224, 224)
