@@ -54,7 +54,7 @@ def main() -> None:
     model = model.to(machine.device, memory_format=torch.channels_last)
     averaged = None
     if params.ema_decay:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True)
+        averaged = AveragedModel(model, use_buffers=True)
     kept = averaged.module if averaged else model
     optimizer = build_optimizer(params, model)
     steps = steps_per_epoch(len(train_set.labels), params.batch_size)
@@ -86,6 +86,8 @@ def main() -> None:
                     optimizer.step()
                     scheduler.step()
                     if averaged:
+                        decay = average_decay(params.ema_decay, epoch * steps + step)
+                        averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)
                         averaged.update_parameters(model)
                     tally.add(logits, labels)
                     bar.update(len(labels))
@@ -142,6 +144,15 @@ def build_schedule(
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=params.lr, total_steps=total_steps + 1, cycle_momentum=False
     )
+
+
+def average_decay(ema_decay: float, step: int) -> float:
+    """The decay of the averaged weights at a step, counted from 0 over the whole run.
+
+    It starts small and nears ``ema_decay``, so that the first, random weights are soon forgotten however short the
+    run is: the rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    """
+    return min(ema_decay, (1 + step) / (10 + step))
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

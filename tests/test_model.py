@@ -1,6 +1,7 @@
 """The model, its file, its input, and the means that are reported."""
 
 import gzip
+import math
 import pickle
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from src.files import atomic_write
 from src.idx import encode_idx, read_idx
 from src.model import build_model, encode_model, load_imagenet_weights, load_model
 from src.seeding import derived_seed, generator
+from src.train import average_decay
 from src.transforms import random_affine, to_input
 
 
@@ -189,3 +191,9 @@ def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path)
 def test_a_folder_that_takes_no_files_is_a_clear_error():
     with pytest.raises(UserError, match="can't write .*: "), atomic_write(Path("/proc/file")) as file:
         file.write(b"x")
+
+
+def test_the_average_forgets_the_first_weights_soon_and_then_keeps_its_decay():
+    remembered = math.prod(average_decay(0.998, step) for step in range(300))
+    assert remembered < 1e-6
+    assert average_decay(0.998, 100_000) == 0.998

@@ -81,7 +81,7 @@ def test_the_two_stages_agree_on_the_test_set(trained_once):
     train = json.loads(trained_once.read("metrics/train/metrics.json"))["test"]
     evaluate = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
     assert evaluate["images"] == 1000
-    assert train["accuracy"] == evaluate["accuracy"] == 1 - evaluate["errors"] / 1000
+    assert train["accuracy"] == evaluate["accuracy"] == (1000 - evaluate["errors"]) / 1000
     assert train["loss"] == pytest.approx(evaluate["loss"], rel=1e-5)
     rows = trained_once.read("metrics/evaluate/predictions.csv").splitlines()
     assert rows[0] == "actual,predicted"
