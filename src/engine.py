@@ -1,4 +1,4 @@
-"""What training and evaluation share: the device, the precision, and the true mean of loss and accuracy."""
+"""What training and evaluation share: the device, its settings, and the true mean of loss and accuracy."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.dataset import Images
+from src.distributed import Processes
 from src.errors import UserError
 from src.transforms import to_input
 
@@ -36,10 +37,19 @@ class Tally:
             self._sums += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
         self.images += len(labels)
 
-    def metrics(self) -> Metrics:
-        """The means per image so far. Waits for the device."""
-        loss, right = self._sums.tolist()
-        return Metrics(loss / self.images, right / self.images)
+    def gather(self, processes: Processes) -> torch.Tensor:
+        """The sums of loss and right answers and the number of images, of each process: (count, 3) float64."""
+        return processes.gather(torch.cat([self._sums, self._sums.new_tensor([self.images])]))
+
+    def restore(self, sums: torch.Tensor) -> None:
+        """Go on from one process's row of `gather`."""
+        self._sums.copy_(sums[:2])
+        self.images = int(sums[2])
+
+    def metrics(self, processes: Processes) -> Metrics:
+        """The means per image over all processes so far. Waits for the device."""
+        loss, right, images = self.gather(processes).sum(0).tolist()
+        return Metrics(loss / images, right / images)
 
 
 class Machine(NamedTuple):
@@ -53,30 +63,41 @@ class Machine(NamedTuple):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def __str__(self) -> str:
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        kind = self.device.type
+        name = torch.cuda.get_device_name(self.device) if kind == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
 
 
-def set_up_machine(device: str, precision: str) -> Machine:
-    """Choose the device and the precision, and turn deterministic algorithms on.
+def set_up_machine(device: str, precision: str, threads: int) -> Machine:
+    """Choose the device, the precision and the number of threads, and turn deterministic algorithms on.
+
+    Call it before anything is allocated.
 
     Args:
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device has it in hardware.
+        threads: of the CPU. Sums are split among them, so results depend on it. 0 for one a core that this process
+            may use, shared out where ``torchrun`` starts several processes; no environment variable changes it.
 
     Raises:
         UserError: a GPU is asked for and there is none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: a tenth of a CPU step is page faults without
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = cuda, but PyTorch sees no GPU here; set device to auto or cpu")
-    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    torch.set_num_threads(threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     torch.backends.cudnn.benchmark = False
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else _cpu_has_bf16()
+    chosen = torch.device("cpu")
+    if on_gpu:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16()
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
-    return Machine(torch.device(kind), torch.bfloat16 if bf16 else torch.float32)
+    return Machine(chosen, torch.bfloat16 if bf16 else torch.float32)
 
 
 def batch_predictions(
@@ -86,18 +107,26 @@ def batch_predictions(
     batch_size = max(1, EVALUATION_PIXELS // image_size**2)
     model.eval()
     for images, labels in zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True):
+        if not len(labels):  # more processes than images
+            continue
         with torch.inference_mode(), machine.autocast():
             inputs = to_input(images, image_size).contiguous(memory_format=torch.channels_last)
             logits = model(inputs).float()
         yield logits, labels.long()
 
 
-def evaluate(model: nn.Module, data: Images, image_size: int, machine: Machine) -> Metrics:
-    """The mean loss and the accuracy of ``model`` on ``data``."""
+def evaluate(model: nn.Module, data: Images, image_size: int, machine: Machine, processes: Processes) -> Metrics:
+    """The mean loss and the accuracy of ``model`` on the ``data`` of all processes, of which each holds its share."""
     tally = Tally(machine.device)
     for logits, labels in batch_predictions(model, data, image_size, machine):
         tally.add(logits, labels)
-    return tally.metrics()
+    return tally.metrics(processes)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # where there is no such call: macOS, Windows
 
 
 def _cpu_has_bf16() -> bool:

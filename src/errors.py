@@ -9,8 +9,16 @@ class UserError(Exception):
     """Something that the user can put right. The message says what is wrong, with which value, and what to do."""
 
 
+class Interrupted(Exception):
+    """A signal ended the stage in good order. The message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
+
+
 def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a stage's ``main``: a `UserError` or Ctrl-C becomes a line on stderr and exit code 1 or 130."""
+    """Wrap a stage's ``main``: what the user can put right becomes a line on stderr and a non-zero exit code."""
 
     @functools.wraps(main)
     def wrapper() -> None:
@@ -18,8 +26,13 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except UserError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:
+            sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+        except Interrupted as error:
+            print(f"interrupted: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print("interrupted: run the same command again to go on", file=sys.stderr)
             sys.exit(130)
 
     return wrapper

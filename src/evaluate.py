@@ -15,6 +15,7 @@ from src.errors import UserError, exit_on_user_error
 from src.files import atomic_write, write_json
 from src.model import MODEL_FILE, load_model
 from src.params import load_params
+from src.trim import trim
 
 METRICS_FILE = Path("metrics/evaluate/metrics.json")
 PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")
@@ -24,12 +25,12 @@ PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")
 def main() -> None:
     params = load_params()
     manifest = load_manifest()
-    machine = set_up_machine(params.device, params.precision)
+    machine = set_up_machine(params.device, params.precision, params.threads)
     try:
         model, metadata = load_model(MODEL_FILE)
     except ValueError as error:
         raise UserError(f"{error}; run `dvc repro train`") from error
-    model = model.to(machine.device, memory_format=torch.channels_last)
+    model = trim(model, metadata["image_size"]).to(machine.device, memory_format=torch.channels_last)
     data = load_test_images(manifest).to(machine.device)
 
     batches = list(batch_predictions(model, data, metadata["image_size"], machine))

@@ -49,6 +49,9 @@ class Params(BaseModel):
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    checkpoint_minutes: Annotated[Real, Field(gt=0, le=1440)]
+    launcher: str  # dvc.yaml reads it
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -1,40 +1,49 @@
 """Stage ``train``: fine-tune ResNet-18 on MNIST, and record loss and accuracy of each epoch."""
 
+import contextlib
 import math
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torchvision
 from dvclive import Live
 from scmrepo.exceptions import SCMError
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from src.checkpoint import Checkpoint
 from src.dataset import (
     CLASS_NAMES,
     MEAN,
     SIDE,
     STD,
     Images,
+    Manifest,
     check_file,
     load_manifest,
     load_test_images,
     load_training_images,
     split_validation,
 )
-from src.engine import Machine, Metrics, Tally, evaluate, set_up_machine
-from src.errors import UserError, exit_on_user_error
-from src.files import atomic_write
-from src.model import MODEL_FILE, build_model, encode_model, load_imagenet_weights
+from src.distributed import Processes, join
+from src.engine import Machine, Metrics, evaluate, set_up_machine
+from src.errors import Interrupted, UserError, exit_on_user_error
+from src.files import atomic_write, replace_folder, sha256
+from src.interruption import Interruption
+from src.model import MODEL_FILE, encode_model
 from src.params import Params, load_params
-from src.seeding import derived_seed, generator
+from src.seeding import generator
+from src.training import Training, initial_model
 from src.transforms import random_affine, to_input
+from src.trim import restore, trim
 
 METRICS_DIR = Path("metrics/train")
+UNFINISHED_METRICS_DIR = Path("metrics/.train")  # what dvclive writes to until the run succeeds
 BAR_STEPS = 20  # the progress bar reads the loss, and so waits for the device, once in this many steps
 
 
@@ -42,166 +51,198 @@ BAR_STEPS = 20  # the progress bar reads the loss, and so waits for the device, 
 def main() -> None:
     params = load_params()
     manifest = load_manifest()
-    machine = set_up_machine(params.device, params.precision)
-    train_set, validation_set = split_validation(load_training_images(manifest), params.validation_size)
-    sets = {"validation": validation_set, "test": load_test_images(manifest)}
-    sets = {name: data.to(machine.device) for name, data in sets.items() if data is not None}
-    train_set = train_set.to(machine.device)
+    machine = set_up_machine(params.device, params.precision, params.threads)
+    with Interruption() as interruption, join(machine.device) as processes:
+        train_set, validation_set = split_validation(load_training_images(manifest), params.validation_size)
+        sets = {"validation": validation_set, "test": load_test_images(manifest)}
+        sets = {name: data.to(machine.device) for name, data in sets.items() if data is not None}
+        shares = {name: Images(*map(processes.share, data)) for name, data in sets.items()}
+        train_set = train_set.to(machine.device)
 
-    if manifest.weights_file:
-        check_file(manifest, manifest.weights_file)
-    model = initial_model(params, manifest.weights_file)
-    model = model.to(machine.device, memory_format=torch.channels_last)
-    averaged = None
-    if params.ema_decay:
-        averaged = AveragedModel(model, use_buffers=True)
-    kept = averaged.module if averaged else model
-    optimizer = build_optimizer(params, model)
-    steps = steps_per_epoch(len(train_set.labels), params.batch_size)
-    scheduler = build_schedule(params, optimizer, steps * params.epochs)
-    print(
-        f"train: {len(train_set.labels):,} images, {manifest.initial_weights} initial weights, "
-        f"{params.epochs} epochs of {steps} steps on {machine}"
-    )
+        if manifest.weights_file:
+            check_file(manifest, manifest.weights_file)
+        untrimmed = initial_model(params, manifest.weights_file)
+        steps = steps_per_epoch(len(train_set.labels), params.batch_size)
+        model = trim(untrimmed, params.image_size)
+        training = Training(params, model, steps * params.epochs, machine, processes)
+        checkpoint = Checkpoint(identity(params, manifest, machine, processes))
+        say = print if processes.is_first else lambda _: None
+        say(
+            f"train: {len(train_set.labels):,} images, {manifest.initial_weights} initial weights, "
+            f"{params.epochs} epochs of {steps} steps on {machine}"
+        )
+        if state := processes.from_first(checkpoint.load() if processes.is_first else None):
+            training.restore(state)
+            say(f"train: going on from step {training.step} of {steps * params.epochs}, where an earlier run stopped")
 
-    with open_live(METRICS_DIR) as live:
-        for epoch in range(params.epochs):
-            start = time.perf_counter()
-            tally = Tally(machine.device)
-            model.train()
-            batches = training_batches(train_set, params, epoch)
-            with tqdm(
-                desc=f"epoch {epoch + 1}/{params.epochs}",
-                total=len(train_set.labels),
-                unit=" images",
-                disable=None,
-                leave=False,
-            ) as bar:
-                for step, (inputs, labels) in enumerate(batches):
-                    with machine.autocast():
-                        logits = model(inputs)
-                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=params.label_smoothing)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    scheduler.step()
-                    if averaged:
-                        decay = average_decay(params.ema_decay, epoch * steps + step)
-                        averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)
-                        averaged.update_parameters(model)
-                    tally.add(logits, labels)
-                    bar.update(len(labels))
-                    if not bar.disable and step % BAR_STEPS == 0:
-                        bar.set_postfix(loss=f"{loss.item():.4f}")
-            results = {"train": tally.metrics()}
-            rate = tally.images / (time.perf_counter() - start)
-            results |= {name: evaluate(kept, data, params.image_size, machine) for name, data in sets.items()}
-            if not math.isfinite(results["train"].loss):
-                raise UserError(f"the loss is {results['train'].loss} after epoch {epoch + 1}; try a smaller lr")
-            report(epoch, params.epochs, results, rate, time.perf_counter() - start)
-            for name, metrics in results.items():
-                live.log_metric(f"{name}/loss", metrics.loss)
-                live.log_metric(f"{name}/accuracy", metrics.accuracy)
-            live.log_metric("training_images", len(train_set.labels), plot=False)
-            live.log_metric("initial_weights", manifest.initial_weights, plot=False)
-            live.next_step()
+        with open_live(processes) as live:
+            for results in training.history:
+                log_epoch(live, results)
+            for epoch in range(len(training.history), params.epochs):
+                start, images = time.perf_counter(), training.tally.images
+                train_epoch(training, train_set, epoch, params, processes, checkpoint, interruption)
+                rate = (training.tally.images - images) * processes.count / (time.perf_counter() - start)
+                results = {"train": training.tally.metrics(processes)}
+                for name, share in shares.items():
+                    results[name] = evaluate(training.kept, share, params.image_size, machine, processes)
+                if not math.isfinite(results["train"].loss):
+                    checkpoint.remove()
+                    raise UserError(f"the loss is {results['train'].loss} after epoch {epoch + 1}; try a smaller lr")
+                training.end_epoch(results)
+                save(training, checkpoint, processes)
+                say(epoch_line(epoch, params.epochs, results, rate, time.perf_counter() - start))
+                log_epoch(live, results)
+            if live:
+                live.log_metric("training_images", len(train_set.labels), plot=False)
+                live.log_metric("initial_weights", manifest.initial_weights, plot=False)
 
-    with atomic_write(MODEL_FILE) as file:
-        file.write(encode_model(kept, metadata(params)))
-    print(f"train: the model is in {MODEL_FILE}, its metrics in {METRICS_DIR}")
+        if processes.is_first:
+            with atomic_write(MODEL_FILE) as file:
+                file.write(encode_model(restore(untrimmed, training.kept), metadata(params)))
+            replace_folder(UNFINISHED_METRICS_DIR, METRICS_DIR)
+            checkpoint.remove()
+        say(f"train: the model is in {MODEL_FILE}, its metrics in {METRICS_DIR}")
 
 
-def initial_model(params: Params, weights_file: Path | None) -> nn.Module:
-    """ResNet-18 as training starts it: from ``weights_file``, and for the rest from the seed alone.
+def train_epoch(
+    training: Training,
+    data: Images,
+    epoch: int,
+    params: Params,
+    processes: Processes,
+    checkpoint: Checkpoint,
+    interruption: Interruption,
+) -> None:
+    """Train to the end of ``epoch``, from wherever in it ``training`` stands.
 
     Raises:
-        UserError: the weights file holds no ResNet-18.
+        Interrupted: a signal came; the state is saved.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(params.seed, "model"))
-        model = build_model(len(CLASS_NAMES))
-    if weights_file:
+    images = len(data.labels)
+    first = training.step - epoch * steps_per_epoch(images, params.batch_size)
+    with tqdm(
+        desc=f"epoch {epoch + 1}/{params.epochs}",
+        total=images,
+        initial=training.tally.images * processes.count,
+        unit=" images",
+        disable=None if processes.is_first else True,
+        leave=False,
+    ) as bar:
+        for inputs, labels, batch_size in training_batches(data, params, epoch, first, processes):
+            loss = training.learn(inputs, labels, batch_size)
+            bar.update(batch_size)
+            if not bar.disable and training.step % BAR_STEPS == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}")
+            stop, due = processes.any(interruption.signal is not None, checkpoint.age > 60 * params.checkpoint_minutes)
+            if stop or due:
+                saved = save(training, checkpoint, processes)
+            if stop:
+                state = f"step {training.step} is saved; run the same command again to go on from there"
+                raise Interrupted(state if saved else "NOT saved", interruption.signal or signal.SIGTERM)
+
+
+def save(training: Training, checkpoint: Checkpoint, processes: Processes) -> bool:
+    """Save a checkpoint, or warn that it can't be done: training itself is not worth stopping for it."""
+    state = training.state()
+    if processes.is_first:
         try:
-            load_imagenet_weights(model, weights_file, params.conv1_init)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    return model
+            checkpoint.save(training.step, state)
+        except UserError as error:
+            print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
+            return False
+    return True
 
 
-def build_optimizer(params: Params, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW over all weights, fused: a third of the time of the plain one on a CPU."""
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.optimizer]
-    return optimizer(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
-
-
-def build_schedule(
-    params: Params, optimizer: torch.optim.Optimizer, total_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate of each step: constant, or one cycle (Smith 2017, https://arxiv.org/abs/1708.07120)."""
-    if params.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    # Adam's beta1 stays where it is: only the rate cycles. One more step, so that the last update has a rate above 0.
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=params.lr, total_steps=total_steps + 1, cycle_momentum=False
-    )
-
-
-def average_decay(ema_decay: float, step: int) -> float:
-    """The decay of the averaged weights at a step, counted from 0 over the whole run.
-
-    It starts small and nears ``ema_decay``, so that the first, random weights are soon forgotten however short the
-    run is: the rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
-    """
-    return min(ema_decay, (1 + step) / (10 + step))
+def identity(params: Params, manifest: Manifest, machine: Machine, processes: Processes) -> dict[str, Any]:
+    """All that the result depends on: a checkpoint is for the run that has the same."""
+    sources = {name: Path(module.__file__) for name, module in sys.modules.items() if name.startswith("src.")}
+    return {
+        "params": params.model_dump(exclude={"checkpoint_minutes", "launcher"}),
+        "data and weights": manifest.sha256,
+        "code": {name: sha256(path) for name, path in (sources | {"src.train": Path(__file__)}).items()},
+        "libraries": [torch.__version__, torchvision.__version__],
+        "machine": [str(machine), torch.backends.cpu.get_cpu_capability()],
+        "processes": processes.count,
+    }
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
     return math.ceil(images / batch_size)
 
 
-def training_batches(data: Images, params: Params, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def training_batches(
+    data: Images, params: Params, epoch: int, first: int = 0, processes: Processes | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
     """One epoch's batches: each image once, in an order and with a warp that are functions of (seed, epoch, step).
 
     The batches' sizes differ by one image at most, so that none is too small for batch normalisation.
 
+    Args:
+        data: the whole training set.
+        params: of the run.
+        epoch: counted from 0.
+        first: the step of the epoch to begin with.
+        processes: that share each batch; None for this one alone.
+
     Yields:
-        inputs (N, 1, S, S) float32 in channels_last, labels (N,) int64.
+        inputs (N, 1, S, S) float32 in channels_last and labels (N,) int64, this process's share, and the number of
+        images in the whole batch.
     """
+    processes = processes or Processes()
     count = len(data.labels)
     order = torch.randperm(count, generator=generator(params.seed, "order", epoch))
-    for step, indices in enumerate(order.tensor_split(steps_per_epoch(count, params.batch_size))):
-        indices = indices.to(data.images.device, non_blocking=True)
+    batches = order.tensor_split(steps_per_epoch(count, params.batch_size))
+    for step, batch in enumerate(batches[first:], first):
+        indices = processes.share(batch).to(data.images.device, non_blocking=True)
         theta = None
         if params.augment:
             theta = random_affine(
-                len(indices),
+                len(batch),
                 side=SIDE,
                 max_rotation=params.max_rotation,
                 max_shift=params.max_shift,
                 max_scaling=params.max_scaling,
                 generator=generator(params.seed, "augment", epoch, step),
-            ).to(data.images.device, non_blocking=True)
+            )
+            theta = processes.share(theta).to(data.images.device, non_blocking=True)
         inputs = to_input(data.images[indices], params.image_size, theta)
-        yield inputs.contiguous(memory_format=torch.channels_last), data.labels[indices].long()
+        yield inputs.contiguous(memory_format=torch.channels_last), data.labels[indices].long(), len(batch)
 
 
-def open_live(directory: Path) -> Live:
-    """A dvclive logger that starts ``directory`` anew and leaves dvc.yaml, experiments and reports to DVC.
+@contextlib.contextmanager
+def open_live(processes: Processes) -> Iterator[Live | None]:
+    """A dvclive logger in the first process, None in the others. It starts `UNFINISHED_METRICS_DIR` anew.
 
     Raises:
         UserError: the Git repository has no commit yet, without which dvclive can't start.
     """
-    shutil.rmtree(directory, ignore_errors=True)
+    if not processes.is_first:
+        yield None
+        return
+    shutil.rmtree(UNFINISHED_METRICS_DIR, ignore_errors=True)
     try:
-        return Live(str(directory), report=None, save_dvc_exp=False, dvcyaml=False)
+        # Reports, dvc.yaml and experiments are DVC's here.
+        live = Live(str(UNFINISHED_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
     except SCMError as error:
         raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
+    with live:
+        yield live
 
 
-def report(epoch: int, epochs: int, results: dict[str, Metrics], rate: float, seconds: float) -> None:
-    """Print one epoch's line. Its times are for the terminal only: they are in no output."""
+def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
+    """Hand one epoch's metrics to dvclive."""
+    if live is None:
+        return
+    for name, metrics in results.items():
+        live.log_metric(f"{name}/loss", metrics.loss)
+        live.log_metric(f"{name}/accuracy", metrics.accuracy)
+    live.next_step()
+
+
+def epoch_line(epoch: int, epochs: int, results: dict[str, Metrics], rate: float, seconds: float) -> str:
+    """One epoch's line for the terminal. Its times are in no output."""
     parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
-    print(f"epoch {epoch + 1}/{epochs}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)", flush=True)
+    return f"epoch {epoch + 1}/{epochs}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
 
 
 def metadata(params: Params) -> dict[str, object]:

@@ -186,7 +186,7 @@ def stand_in_weights(monkeypatch) -> bytes:
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
     from src.dataset import load_manifest
     from src.params import load_params
-    from src.train import initial_model
+    from src.training import initial_model
 
     content = stand_in_weights(monkeypatch)
     in_project.set_params(pretrained=True, offline_fallback=False)

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torchvision.models import resnet18
 
 from src.dataset import Images, split_validation
+from src.distributed import Processes
 from src.engine import Tally, evaluate, set_up_machine
 from src.errors import UserError
 from src.files import atomic_write
 from src.idx import encode_idx, read_idx
 from src.model import build_model, encode_model, load_imagenet_weights, load_model
 from src.seeding import derived_seed, generator
-from src.train import average_decay
+from src.training import average_decay
 from src.transforms import random_affine, to_input
 
 
@@ -90,7 +91,7 @@ def test_loss_and_accuracy_are_true_means_over_batches_of_any_size():
     tally = Tally(torch.device("cpu"))
     for part in (slice(0, 7), slice(7, 10)):
         tally.add(logits[part], labels[part])
-    loss, accuracy = tally.metrics()
+    loss, accuracy = tally.metrics(Processes())
     assert loss == pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-6)
     assert accuracy == (logits.argmax(1) == labels).double().mean().item()
 
@@ -99,7 +100,7 @@ def test_evaluation_counts_each_image_once_where_the_set_does_not_divide(monkeyp
     monkeypatch.setattr("src.engine.EVALUATION_PIXELS", 28 * 28 * 3)
     data = Images(torch.randint(0, 256, (8, 28, 28), dtype=torch.uint8), torch.arange(8, dtype=torch.uint8))
     model = build_model(10)
-    loss, accuracy = evaluate(model, data, 28, set_up_machine("cpu", "fp32"))
+    loss, accuracy = evaluate(model, data, 28, set_up_machine("cpu", "fp32", 0), Processes())
     with torch.no_grad():
         logits = model.eval()(to_input(data.images, 28))
     assert loss == pytest.approx(F.cross_entropy(logits, data.labels.long()).item(), rel=1e-4)

@@ -18,7 +18,8 @@ from src.files import sha256
 from src.idx import encode_idx
 from src.model import load_model
 from src.params import Params
-from src.train import build_optimizer, build_schedule, initial_model, training_batches
+from src.train import training_batches
+from src.training import build_optimizer, build_schedule, initial_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,8 +89,8 @@ def test_the_batched_transform_is_the_tutorials_within_one_grey_level(params, di
     data = Images(torch.from_numpy(chosen), torch.arange(len(chosen)).to(torch.uint8))
     recipe = params.model_copy(update={"image_size": size})
     batches = list(training_batches(data, recipe, epoch=0))
-    ours = torch.cat([inputs for inputs, _ in batches])
-    labels = torch.cat([labels for _, labels in batches])  # the images' numbers here, to undo the shuffling
+    ours = torch.cat([inputs for inputs, *_ in batches])
+    labels = torch.cat([labels for _, labels, _ in batches])  # the images' numbers here, to undo the shuffling
     grey_level = 1 / 255 / 0.3081
     assert (ours[labels.argsort()] - theirs).abs().max() <= grey_level * 1.001
 
@@ -99,7 +100,7 @@ def test_each_image_is_seen_once_an_epoch_in_shuffled_batches_of_sixteen(params)
     small = params.model_copy(update={"image_size": 28})
     orders = []
     for epoch in range(2):
-        batches = [labels for _, labels in training_batches(data, small, epoch)]
+        batches = [labels for _, labels, _ in training_batches(data, small, epoch)]
         assert [len(labels) for labels in batches] == [16] * 15
         orders.append(torch.cat(batches))
         assert not torch.equal(orders[-1], torch.arange(240))

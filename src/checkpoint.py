@@ -1,0 +1,95 @@
+"""The state of a run that is under way, saved so that a killed run goes on where it was.
+
+A checkpoint belongs to one exact run. Its folder is named by a hash of all that the result depends on, so another
+run never finds it, and the same run finds it from wherever it is started: ``dvc repro``, ``dvc exp run``, the queue.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.files import atomic_write
+
+KEPT = 2  # checkpoints of a run: the newest, and the one before in case the newest is damaged
+DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def checkpoints_folder() -> Path:
+    """Where all runs of this project keep their checkpoints: beside the other temporary files of DVC, out of Git.
+
+    DVC sets ``DVC_ROOT`` to the project that an experiment was started from, also where it runs in a folder of its
+    own (dvc/repo/experiments/queue/base.py).
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".dvc" / "tmp" / "checkpoints"
+
+
+class Checkpoint:
+    """The saved state of one run.
+
+    Args:
+        identity: everything that the run's result depends on, as JSON values.
+    """
+
+    def __init__(self, identity: Mapping[str, Any]) -> None:
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.folder = checkpoints_folder() / name[:16]
+        self._saved_at = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last save, or since the start."""
+        return time.monotonic() - self._saved_at
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write ``state`` and forget all but the last `KEPT`.
+
+        Args:
+            step: how far the run is; the highest is the newest.
+            state: tensors and plain values, nested.
+
+        Raises:
+            UserError: it can't be written; the earlier checkpoints are untouched.
+        """
+        self._saved_at = time.monotonic()
+        content = io.BytesIO()
+        torch.save(state, content)
+        # The process's number keeps two that happen to do the same run from writing one file.
+        with atomic_write(self.folder / f"{step:09d}.pt", suffix=f".{os.getpid()}") as file:
+            file.write(hashlib.sha256(content.getbuffer()).digest())
+            file.write(content.getbuffer())
+        for path in self._newest_first()[KEPT:]:
+            path.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest sound state on the CPU, None where there is none.
+
+        A damaged file is set aside under another name, with a line that says so. Nothing in a file is executed.
+        """
+        for path in self._newest_first():
+            try:
+                content = path.read_bytes()
+                if hashlib.sha256(content[DIGEST_SIZE:]).digest() != content[:DIGEST_SIZE]:
+                    raise ValueError("its hash is wrong")
+                return torch.load(io.BytesIO(content[DIGEST_SIZE:]), map_location="cpu", weights_only=True)
+            except FileNotFoundError:  # the same run, done elsewhere, has just succeeded
+                continue
+            except Exception as error:  # torch.load raises many kinds for a file that is no checkpoint
+                aside = path.with_suffix(".damaged")
+                path.replace(aside)
+                print(f"warning: {path} is damaged ({str(error).splitlines()[0]}), set aside as {aside.name}")
+        return None
+
+    def remove(self) -> None:
+        """Forget the run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("*.pt"), reverse=True)

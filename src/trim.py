@@ -1,0 +1,91 @@
+"""The same network for one image size, without the weights that only ever meet padding.
+
+ResNet-18 halves the map five times: of a 28-pixel digit the third stage sees 2 × 2 and the last one 1 × 1. There, with
+a padding of 1, most of a 3 × 3 kernel's taps multiply zeros, and of the last stage's kernels eight in nine weights
+never get a gradient. A trimmed network leaves both out: same outputs, same gradients, a fraction of the work.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LARGEST_MAP = 2  # pixels: from 3 on a product over all pairs of positions does more work than the convolution
+
+
+class TrimmedConv2d(nn.Module):
+    """A 3 × 3 convolution with padding 1, for one map of at most 2 × 2, as one matrix product.
+
+    Input (N, C_in, H, W), output (N, C_out, H / stride, W / stride). On a map that small each output position sees
+    each input position through a tap of its own, so a matrix over all pairs of positions holds no zeros.
+
+    Attributes:
+        weight: (C_out, C_in, T, T), the taps that see the map: 1 × 1 in its centre, 2 × 2 or 3 × 3.
+        taps: which of the three they are, the same in both directions.
+    """
+
+    def __init__(self, conv: nn.Conv2d, side: int) -> None:
+        super().__init__()
+        self.side, self.stride = side, conv.stride[0]
+        self.side_out = -(-side // self.stride)
+        first = 1 - self.stride * (self.side_out - 1)  # the tap that the last output position puts on input 0
+        self.taps = slice(first, side + 1)
+        self.weight = nn.Parameter(conv.weight[:, :, self.taps, self.taps].detach().clone().contiguous())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2:] != (self.side, self.side):
+            raise ValueError(f"trimmed for maps of {self.side} x {self.side}, not {tuple(x.shape[2:])}")
+        starts = [self.stride * (self.side_out - 1 - position) for position in range(self.side_out)]
+        weight = self.weight.permute(0, 2, 3, 1)  # channels last: the slices and their gradients copy whole rows
+        blocks = [weight[:, top : top + self.side, left : left + self.side] for top in starts for left in starts]
+        matrix = torch.stack(blocks).flatten(0, 1).flatten(1)
+        product = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)
+        return product.view(-1, self.side_out, self.side_out, self.weight.shape[0]).permute(0, 3, 1, 2)
+
+
+def trim(model: nn.Module, image_size: int) -> nn.Module:
+    """A copy of ``model``, trimmed for images of ``image_size`` pixels; whatever sees larger maps stays as it is.
+
+    Args:
+        model: from `build_model`, on the CPU.
+        image_size: S. The copy takes (N, 1, S, S) alone.
+    """
+    model = copy.deepcopy(model)
+    for name, side in _small_maps(model, image_size).items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, TrimmedConv2d(model.get_submodule(name), side))
+    return model
+
+
+def restore(model: nn.Module, trimmed: nn.Module) -> nn.Module:
+    """A copy of ``model`` with the weights of ``trimmed``, which was once trimmed from it.
+
+    Taps that saw nothing stay what they are in ``model``.
+    """
+    model = copy.deepcopy(model)
+    state = {name: tensor.cpu() for name, tensor in trimmed.state_dict().items()}
+    for name, module in trimmed.named_modules():
+        if isinstance(module, TrimmedConv2d):
+            weight = model.get_submodule(name).weight.detach().clone()
+            weight[:, :, module.taps, module.taps] = state[f"{name}.weight"]
+            state[f"{name}.weight"] = weight
+    model.load_state_dict(state)
+    return model
+
+
+def _small_maps(model: nn.Module, image_size: int) -> dict[str, int]:
+    """The side of the map that each 3 × 3 convolution sees, by name, where it is at most `LARGEST_MAP`."""
+    sides = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: sides.update({name: inputs[0].shape[-1]}))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
+    training = model.training
+    with torch.inference_mode():
+        model.eval()(torch.zeros(1, 1, image_size, image_size))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return {name: side for name, side in sides.items() if side <= LARGEST_MAP}
