@@ -1,4 +1,7 @@
-"""How a stage ends when something is wrong: one line for the user, a non-zero exit code, no traceback."""
+"""How a stage ends when something is wrong: one line for the user, a non-zero exit code, no traceback.
+
+Ctrl-C outside training is for src/__init__.py, which is there before anything else is imported.
+"""
 
 import functools
 import sys
@@ -31,8 +34,5 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
         except Interrupted as error:
             print(f"interrupted: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            print("interrupted: run the same command again to go on", file=sys.stderr)
-            sys.exit(130)
 
     return wrapper

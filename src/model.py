@@ -1,5 +1,6 @@
 """ResNet-18 (He et al. 2015, https://arxiv.org/abs/1512.03385) for one channel and ten classes, and its file."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,10 +55,11 @@ def load_imagenet_weights(model: nn.Module, path: Path, conv1_init: str) -> None
 def encode_model(model: nn.Module, metadata: Mapping[str, object]) -> bytes:
     """The safetensors file of ``model``: the same bytes for the same weights and metadata.
 
-    ``metadata`` goes in as JSON under one key, because safetensors keeps its keys in no fixed order.
+    ``metadata`` goes in as JSON under one key, because safetensors keeps its keys in no fixed order, and with it a
+    hash of the weights, because safetensors has none.
     """
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return save(state, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    return save(state, {METADATA_KEY: json.dumps({**metadata, "sha256": _hash(state)}, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict]:
@@ -73,8 +75,19 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if _hash(state) != metadata.pop("sha256"):
+            raise ValueError("the hash of its weights is wrong")
         model = build_model(len(metadata["class_names"]))
         model.load_state_dict(state)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from error
     return model.eval(), metadata
+
+
+def _hash(state: Mapping[str, torch.Tensor]) -> str:
+    """The SHA-256 of all tensors' names, shapes and values, in hex."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,10 +1,12 @@
 """What the tests share: temporary clones of the project, and small real data."""
 
+import collections
 import os
+import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,57 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ("dvc.lock", "metrics/", "data/manifest.json")  # of the committed run: a test's clone starts without
 QUICK = {"dataset": "sample", "pretrained": False, "epochs": 1}
+TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="the full campaign of faults instead of a quick selection")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIES:
+        terminalreporter.section("faults tried")
+        for fault, count in sorted(TRIES.items()):
+            terminalreporter.write_line(f"{count:6,}  {fault}")
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest) -> Callable:
+    """How often to try a fault, by the kind of run; counted for the table."""
+
+    def count(fault: str, *, quick: int, full: int) -> int:
+        number = full if request.config.getoption("--all") else quick
+        TRIES[fault] += number
+        return number
+
+    return count
+
+
+@pytest.fixture
+def only_in_full(request: pytest.FixtureRequest) -> None:
+    """For a test that takes minutes."""
+    if not request.config.getoption("--all"):
+        pytest.skip("takes minutes: part of `make test-all`")
+
+
+@pytest.fixture
+def mutations() -> Callable:
+    """Mutated copies of a file's content, the same in each run of the tests."""
+
+    def mutate(content: bytes, count: int, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        """Yield ``count`` copies with one region between ``first`` and ``last`` damaged, or cut short there."""
+        chance = random.Random(0)
+        for number in range(count):
+            start = chance.randrange(first, last or len(content))
+            length = chance.choice((1, 1, 4, 64))
+            if number % 4 == 0:
+                yield content[:start]
+            else:
+                region = content[start : start + length]
+                noise = bytes(byte ^ chance.randrange(1, 256) for byte in region)
+                yield content[:start] + noise + content[start + length :]
+
+    return mutate
 
 
 class Project:
@@ -21,19 +74,23 @@ class Project:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        """Run a command in the project, without a terminal; check its exit code against ``ok``."""
-        env = {key: value for key, value in os.environ.items() if key not in ("MNIST_MIRROR", "RESNET18_WEIGHTS")}
-        env |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+    def environment(self) -> dict[str, str]:
+        """The variables for a command in the project: none of the user's own that the workflow looks at."""
+        kept = {key: value for key, value in os.environ.items() if key not in ("MNIST_MIRROR", "RESNET18_WEIGHTS")}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@example.com",
             "GIT_COMMITTER_NAME": "Test",
             "GIT_COMMITTER_EMAIL": "test@example.com",
         }
+
+    def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """Run a command in the project, without a terminal; check its exit code against ``ok``."""
+        env = self.environment() | environment
         done = subprocess.run(
-            command, cwd=self.path, env=env | environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False
         )
         assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
         return done

@@ -1,0 +1,321 @@
+"""Kill it, starve it, feed it damaged files: the end is the undisturbed result or one clear line, and nothing is lost.
+
+`make test` runs a quick selection, `make test-all` the full campaign; both print how often each fault was tried.
+"""
+
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from src.dataset import Manifest, check_file
+from src.errors import UserError
+from src.files import sha256
+from src.idx import encode_idx, read_idx
+from src.model import build_model, encode_model, load_imagenet_weights, load_model
+from tests.conftest import Project, make_project
+
+EPOCHS = 3  # so that there are epochs' ends to be killed at
+
+
+class Undisturbed:
+    """A clone where ``dvc repro`` ran to its end, and how long each stage took there."""
+
+    def __init__(self, path: Path) -> None:
+        self.project = make_project(path)
+        self.project.set_params(epochs=EPOCHS)
+        self.project.commit("start")
+        self.seconds: dict[str, float] = {}
+        process, stage, start = start_repro(self.project), None, 0.0
+        for line in process.stdout:
+            if found := re.match(r"Running stage '(\w+)'", line):
+                stage, start = found[1], time.monotonic()
+            elif stage:
+                self.seconds[stage] = time.monotonic() - start
+        assert process.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Undisturbed:
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def start_repro(project: Project) -> subprocess.Popen:
+    """``dvc repro`` in a process group of its own, its output to be read."""
+    return subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.path, env=project.environment() | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def disturb(project: Project, stage: str, seconds: float, number: int, *, group: bool = True) -> str | None:
+    """Run ``dvc repro`` and send it a signal some seconds after the start of a stage.
+
+    Returns:
+        What it printed, None where it was through before the signal came.
+    """
+    process = start_repro(project)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if f"Running stage '{stage}'" in line:
+            break
+    time.sleep(seconds)
+    if process.poll() is None:
+        (os.killpg if group else os.kill)(process.pid, number)
+        disturbed = True
+    else:
+        disturbed = False
+    lines += process.stdout  # to the end of all processes of the group: each holds the pipe open
+    process.wait(timeout=60)
+    return "".join(lines) if disturbed and process.returncode != 0 else None
+
+
+def check_whole(project: Project, undisturbed: Undisturbed) -> None:
+    """What stands under a final name is whole, whatever happened."""
+    for name in ("models/model.safetensors", "data/manifest.json", "metrics/train/metrics.json",
+                 "metrics/evaluate/metrics.json", "metrics/evaluate/predictions.csv"):  # fmt: skip
+        if (project.path / name).exists():
+            assert (project.path / name).read_bytes() == (undisturbed.project.path / name).read_bytes(), name
+
+
+def check_end(project: Project, undisturbed: Undisturbed) -> None:
+    """``dvc repro`` goes on to the undisturbed end, and leaves nothing lying about."""
+    project.run("dvc", "repro")
+    assert project.read("dvc.lock") == undisturbed.project.read("dvc.lock")
+    leftovers = [*project.path.glob("metrics/.*"), *project.path.glob(".dvc/tmp/checkpoints/*")]
+    leftovers += [path for folder in ("data", "models") for path in (project.path / folder).rglob(".*.partial")]
+    assert leftovers == []
+    assert project.run("git", "status", "--porcelain", "--untracked-files=all").stdout.split() == [
+        "??", "data/manifest.json", "??", "dvc.lock", "??", "metrics/evaluate/metrics.json",
+        "??", "metrics/evaluate/predictions.csv", "??", "metrics/train/metrics.json",
+        *(word for set_ in ("test", "train", "validation") for name in ("accuracy", "loss")
+          for word in ("??", f"metrics/train/plots/metrics/{set_}/{name}.tsv")),
+    ]  # fmt: skip
+
+
+def rounds(total: int, plan: list[str]) -> list[list[str]]:
+    """The stages to disturb in each of several clones, ``total`` in all: each clone's in the order of ``plan``."""
+    return [plan[: total - start] for start in range(0, total, len(plan))]
+
+
+def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path, tries):
+    chance = random.Random(0)
+    total = tries("SIGKILL of the process group, then dvc repro", quick=3, full=32)
+    resumed = 0
+    for number, stages in enumerate(rounds(total, ["download", *["train"] * 5, "evaluate", "evaluate"][-total - 1 :])):
+        project = make_project(tmp_path / str(number))
+        project.set_params(epochs=EPOCHS)
+        project.commit("start")
+        for stage in stages:
+            output = None
+            for fraction in (chance.uniform(0, 1), 0.5, 0.1):  # nearer to the start where the stage was through already
+                output = disturb(project, stage, undisturbed.seconds[stage] * fraction, signal.SIGKILL)
+                if output is not None or f"stage '{stage}'" not in project.run("dvc", "status").stdout:
+                    break
+            resumed += "going on from step" in (output or "")
+            check_whole(project, undisturbed)
+        check_end(project, undisturbed)
+    assert total < 10 or resumed  # some kill did fall between a checkpoint and the end
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGTERM to dvc alone"])
+def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tmp_path, tries, how):
+    chance = random.Random(how)
+    number = getattr(signal, how.split()[0])
+    for attempt in range(tries(f"{how}, then dvc repro", quick=1, full=4)):
+        project = make_project(tmp_path / str(attempt))
+        project.set_params(epochs=EPOCHS)
+        project.commit("start")
+        into = undisturbed.seconds["train"] * chance.uniform(0.6, 0.8)  # its libraries are loaded, its end is not near
+        output = disturb(project, "train", into, number, group="alone" not in how)
+        assert output, "training was through before the signal came"
+        assert re.search(r"interrupted: step \d+ is saved; run the same command again to go on", output), output
+        assert "Traceback" not in output
+        check_whole(project, undisturbed)
+        check_end(project, undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["download", "train", "evaluate"])
+def test_ctrl_c_at_any_other_moment_is_no_traceback_either(undisturbed, tmp_path, tries, stage):
+    chance = random.Random(stage)
+    project = make_project(tmp_path)
+    project.set_params(epochs=EPOCHS)
+    project.commit("start")
+    for _ in range(tries("SIGINT while a stage starts", quick=1, full=3)):
+        output = disturb(project, stage, chance.uniform(0.2, 1.5), signal.SIGINT)
+        if output:
+            assert "Traceback" not in output
+        check_whole(project, undisturbed)
+    check_end(project, undisturbed)
+
+
+def test_idx_files_of_any_damage_are_refused_or_read_right(tmp_path, tries, mutations):
+    array = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    plain, file = encode_idx(array), tmp_path / "images.gz"
+    regions = {"gzip header": (0, 10), "IDX header": (10, 31), "pixels": (31, len(plain) - 8), "trailer": (-8, None)}
+    for region, (first, last) in regions.items():
+        first = first % len(plain)
+        count = tries("IDX file mutated", quick=20, full=80)
+        for content in mutations(plain, count, first, last):
+            file.write_bytes(content)
+            try:
+                read = read_idx(file, shape=array.shape)
+            except UserError as error:
+                assert "dvc repro download" in str(error) and "\n" not in str(error)
+            else:
+                assert np.array_equal(read, array), f"{region}: read wrong"
+
+
+@pytest.mark.parametrize(
+    ("fault", "content"),
+    [
+        ("wrong magic", gzip.compress(b"\0\0\x09\x01\0\0\0\x03abc")),
+        ("wrong count", encode_idx(np.arange(4, dtype=np.uint8))),
+        ("wrong dimensions", encode_idx(np.zeros((1, 3), np.uint8))),
+        ("no gzip", b"\0\0\x08\x01\0\0\0\x03abc"),
+        ("gzip bomb", gzip.compress(bytes(200_000_000))),
+    ],
+)
+def test_idx_files_of_another_kind_are_refused(tmp_path, tries, fault, content):
+    tries("IDX file of another kind", quick=1, full=1)
+    (tmp_path / "labels.gz").write_bytes(content)
+    with pytest.raises(UserError, match="dvc repro download"):
+        read_idx(tmp_path / "labels.gz", shape=(3,))
+
+
+def test_labels_over_nine_are_refused(trained, tries, fails):
+    tries("IDX file of another kind", quick=1, full=1)
+    file = trained.path / "data/mnist/t10k-labels-idx1-ubyte.gz"
+    file.write_bytes(encode_idx(np.full(1000, 10, np.uint8)))
+    manifest = json.loads(trained.read("data/manifest.json"))
+    manifest["sha256"]["data/mnist/t10k-labels-idx1-ubyte.gz"] = sha256(file)
+    (trained.path / "data/manifest.json").write_text(json.dumps(manifest))
+    fails(trained.run("python", "-m", "src.evaluate", ok=False), "has the label 10; labels are 0 to 9")
+
+
+def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
+    content = encode_model(build_model(10), {"class_names": list("0123456789")})
+    header = 8 + int.from_bytes(content[:8], "little")
+    count = tries("model file mutated", quick=10, full=60)
+    for first, last in ((0, header), (header, None)):
+        for mutated in mutations(content, count // 2, first, last):
+            (tmp_path / "model").write_bytes(mutated)
+            try:
+                load_model(tmp_path / "model")
+            except ValueError as error:
+                assert "missing or damaged" in str(error) and "\n" not in str(error)
+            else:  # only metadata that is not needed to load it
+                assert mutated[header:] == content[header:]
+
+
+def test_any_mutation_of_the_weights_file_is_noticed(tmp_path, monkeypatch, tries, mutations):
+    monkeypatch.chdir(tmp_path)
+    file = Path("data/weights/resnet18.pth")
+    file.parent.mkdir(parents=True)
+    torch.save(resnet18().state_dict(), file)
+    content = file.read_bytes()
+    manifest = Manifest(
+        dataset="mnist", training_images=1, test_images=1, initial_weights="imagenet1k_v1",
+        sha256={file.as_posix(): sha256(file)},
+    )  # fmt: skip
+    check_file(manifest, file)
+    model = build_model(10)
+    for mutated in mutations(content, tries("weights file mutated", quick=10, full=60)):
+        file.write_bytes(mutated)
+        with pytest.raises(UserError, match="is not the file that"):
+            check_file(manifest, file)
+        try:  # and what would happen had the hash not told
+            load_imagenet_weights(model, file, "summed")
+        except ValueError as error:
+            assert "holds no ResNet-18 weights" in str(error) and "\n" not in str(error)
+
+
+FULL, READ_ONLY = "disk full", "read-only folder"
+MOUNT = {
+    FULL: 'cp -a "$1" copy.tmp && mount -t tmpfs -o size=64m tmpfs "$1" && cp -a copy.tmp/. "$1" && rm -r copy.tmp'
+    ' && { head -c 64M /dev/zero > "$1/filler" 2>/dev/null || true; }',
+    READ_ONLY: 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"',
+}
+
+
+def with_fault(fault: str, folder: str, command: str) -> list[str]:
+    """A command that runs another one in a mount namespace of its own, where ``folder`` takes nothing."""
+    return ["unshare", "--mount", "--map-root-user", "sh", "-c", f"{MOUNT[fault]} && {command}", "sh", folder]
+
+
+@pytest.fixture(scope="module")
+def can_mount(tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("mount")
+    if shutil.which("unshare") is None or subprocess.run(
+        with_fault(FULL, str(folder), "true"), cwd=folder, capture_output=True, check=False
+    ).returncode:
+        pytest.skip("needs the right to mount in a namespace of its own")
+
+
+@pytest.mark.parametrize("fault", [FULL, READ_ONLY])
+@pytest.mark.parametrize(
+    ("stage", "folder", "named"),
+    [
+        ("download", "data/mnist", "data/mnist/train-images-idx3-ubyte.gz"),
+        ("download", "data", "data/"),
+        ("train", "models", "models/model.safetensors"),
+        ("train", "metrics", "metrics/"),
+        ("evaluate", "metrics/evaluate", "metrics/evaluate/"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_stays(
+    trained, can_mount, tries, fails, stage, folder, named, fault
+):
+    tries(f"{fault} while writing an output", quick=1, full=1)
+    if stage == "download" and folder == "data/mnist":
+        (trained.path / "data/mnist/train-images-idx3-ubyte.gz").unlink()
+    elif stage == "download":
+        trained.set_params(dataset="sample")
+    else:
+        trained.set_params(seed=1)
+    kept = {path: path.read_bytes() for path in (trained.path / folder).rglob("*") if path.is_file()}
+    listing = 'find "$1" -type f ! -name filler ! -name "*.gitignore" -exec sha256sum {} + 1>&2; exit $code'
+    done = trained.run(*with_fault(fault, folder, f"{{ python -m src.{stage}; code=$?; {listing}; }}"), ok=False)
+    fails(done, "can't write", named)
+    for path, content in kept.items():
+        assert path.read_bytes() == content
+    inside = dict(reversed(line.split("  ")) for line in done.stderr.splitlines() if re.match(r"[0-9a-f]{64}  ", line))
+    for path in kept:
+        if path.name != ".gitignore":
+            name = path.relative_to(trained.path).as_posix()
+            assert inside[name] == sha256(path), name
+    assert not [name for name in inside if "partial" in name]
+
+
+@pytest.mark.parametrize("fault", [FULL, READ_ONLY])
+def test_training_goes_on_where_no_checkpoint_can_be_written(trained, can_mount, tries, fault):
+    tries(f"{fault} while writing an output", quick=1, full=1)
+    model = trained.path / "models/model.safetensors"
+    content = model.read_bytes()
+    model.unlink()
+    done = trained.run(*with_fault(fault, ".dvc/tmp/checkpoints", "python -m src.train"))
+    assert "warning: can't write" in done.stderr and "training goes on without this checkpoint" in done.stderr
+    assert model.read_bytes() == content
+
+
+def test_a_lock_of_a_killed_dvc_does_not_keep_the_next_run_from_starting(trained):
+    with subprocess.Popen(["true"]) as process:
+        pass  # a process number that was in use and is free
+    lock = {"write": {str(trained.path / "models/model.safetensors"): {"pid": process.pid, "cmd": "dvc repro"}}, "read": {}}
+    (trained.path / ".dvc/tmp/rwlock").write_text(json.dumps(lock))
+    (trained.path / ".dvc/tmp/lock").write_text(f" {process.pid}\n")
+    trained.set_params(seed=1)
+    trained.run("dvc", "repro", "evaluate")
