@@ -3,16 +3,23 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test
+.PHONY: help repro test test-all bench
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate
 	dvc repro
 
 test: .venv/requirements-dev.installed  ## set up, then run the tests
 	python -m pytest
+
+test-all: .venv/requirements-dev.installed  ## the same with the full campaign of faults: half an hour
+	python -m pytest --all
+
+bench: .venv/requirements.installed  ## measure: one table, the same figures in benchmarks/results.json
+	dvc repro download
+	python -m benchmarks
 
 # A stamp for each requirements file: pip runs again only when the file has changed.
 .venv/requirements-dev.installed: requirements.txt

@@ -35,17 +35,12 @@ def tries(request: pytest.FixtureRequest) -> Callable:
 
     def count(fault: str, *, quick: int, full: int) -> int:
         number = full if request.config.getoption("--all") else quick
+        if number == 0:
+            pytest.skip("takes minutes: part of `make test-all`")
         TRIES[fault] += number
         return number
 
     return count
-
-
-@pytest.fixture
-def only_in_full(request: pytest.FixtureRequest) -> None:
-    """For a test that takes minutes."""
-    if not request.config.getoption("--all"):
-        pytest.skip("takes minutes: part of `make test-all`")
 
 
 @pytest.fixture

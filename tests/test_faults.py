@@ -106,16 +106,12 @@ def check_end(project: Project, undisturbed: Undisturbed) -> None:
     ]  # fmt: skip
 
 
-def rounds(total: int, plan: list[str]) -> list[list[str]]:
-    """The stages to disturb in each of several clones, ``total`` in all: each clone's in the order of ``plan``."""
-    return [plan[: total - start] for start in range(0, total, len(plan))]
-
-
 def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path, tries):
     chance = random.Random(0)
-    total = tries("SIGKILL of the process group, then dvc repro", quick=3, full=32)
+    total = tries("SIGKILL of the process group, then dvc repro", quick=2, full=32)
+    plan = ["download", *["train"] * 5, "evaluate", "evaluate"] if total > 2 else ["train", "evaluate"]
     resumed = 0
-    for number, stages in enumerate(rounds(total, ["download", *["train"] * 5, "evaluate", "evaluate"][-total - 1 :])):
+    for number, stages in enumerate(plan[: total - start] for start in range(0, total, len(plan))):
         project = make_project(tmp_path / str(number))
         project.set_params(epochs=EPOCHS)
         project.commit("start")
@@ -131,11 +127,11 @@ def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undis
     assert total < 10 or resumed  # some kill did fall between a checkpoint and the end
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGTERM to dvc alone"])
-def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tmp_path, tries, how):
+@pytest.mark.parametrize(("how", "quick"), [("SIGINT", 1), ("SIGTERM", 0), ("SIGTERM to dvc alone", 0)])
+def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tmp_path, tries, how, quick):
     chance = random.Random(how)
     number = getattr(signal, how.split()[0])
-    for attempt in range(tries(f"{how}, then dvc repro", quick=1, full=4)):
+    for attempt in range(tries(f"{how}, then dvc repro", quick=quick, full=4)):
         project = make_project(tmp_path / str(attempt))
         project.set_params(epochs=EPOCHS)
         project.commit("start")
@@ -149,17 +145,18 @@ def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tm
 
 
 @pytest.mark.parametrize("stage", ["download", "train", "evaluate"])
-def test_ctrl_c_at_any_other_moment_is_no_traceback_either(undisturbed, tmp_path, tries, stage):
+def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback_either(trained, tries, stage):
     chance = random.Random(stage)
-    project = make_project(tmp_path)
-    project.set_params(epochs=EPOCHS)
-    project.commit("start")
-    for _ in range(tries("SIGINT while a stage starts", quick=1, full=3)):
-        output = disturb(project, stage, chance.uniform(0.2, 1.5), signal.SIGINT)
-        if output:
-            assert "Traceback" not in output
-        check_whole(project, undisturbed)
-    check_end(project, undisturbed)
+    for _ in range(tries("SIGINT while a stage starts", quick=1, full=10)):
+        process = subprocess.Popen(
+            ["python", "-m", f"src.{stage}"],
+            cwd=trained.path, env=trained.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(chance.uniform(0.2, 1.5))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert "interrupted" in errors and "Traceback" not in errors, errors
 
 
 def test_idx_files_of_any_damage_are_refused_or_read_right(tmp_path, tries, mutations):
@@ -259,8 +256,9 @@ def with_fault(fault: str, folder: str, command: str) -> list[str]:
 @pytest.fixture(scope="module")
 def can_mount(tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("mount")
+    (folder / "output").mkdir()
     if shutil.which("unshare") is None or subprocess.run(
-        with_fault(FULL, str(folder), "true"), cwd=folder, capture_output=True, check=False
+        with_fault(FULL, "output", "true"), cwd=folder, capture_output=True, check=False
     ).returncode:
         pytest.skip("needs the right to mount in a namespace of its own")
 
@@ -279,7 +277,7 @@ def can_mount(tmp_path_factory) -> None:
 def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_stays(
     trained, can_mount, tries, fails, stage, folder, named, fault
 ):
-    tries(f"{fault} while writing an output", quick=1, full=1)
+    tries(f"{fault} while writing an output", quick=int(fault == FULL), full=1)
     if stage == "download" and folder == "data/mnist":
         (trained.path / "data/mnist/train-images-idx3-ubyte.gz").unlink()
     elif stage == "download":
@@ -302,7 +300,7 @@ def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_st
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY])
 def test_training_goes_on_where_no_checkpoint_can_be_written(trained, can_mount, tries, fault):
-    tries(f"{fault} while writing an output", quick=1, full=1)
+    tries(f"{fault} while writing an output", quick=int(fault == FULL), full=1)
     model = trained.path / "models/model.safetensors"
     content = model.read_bytes()
     model.unlink()

@@ -1,0 +1,141 @@
+"""The same run gives the same bytes: wherever, however and beside whatever it runs, and after a kill too."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.engine import set_up_machine
+from tests.conftest import Project, make_project
+
+PINNED = Path(__file__).with_name("pinned.json")
+
+
+def platform_key() -> str:
+    """What the bits of a result depend on besides the run itself: libraries, processor, threads."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+        caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+    except OSError:
+        info, caches = platform.processor(), []
+    fields = [found[1] for name in ("vendor_id", "cpu family", "model") if (found := re.search(rf"^{name}\s*: (.*)", info, re.M))]
+    machine = set_up_machine("auto", "auto", 0)
+    return ", ".join(
+        [f"torch {torch.__version__}", platform.machine(), " ".join(fields), f"caches {' '.join(path.read_text().strip() for path in caches)}", str(machine)]
+    )
+
+
+def results(project: Project) -> dict[str, str]:
+    """The SHA-256 of the model and of the metrics of a run."""
+    names = ("models/model.safetensors", "metrics/train/metrics.json", "metrics/evaluate/metrics.json")
+    return {name: hashlib.sha256((project.path / name).read_bytes()).hexdigest() for name in names}
+
+
+def lock_of(project: Project, experiment: str) -> str:
+    """The dvc.lock of an experiment, by its name."""
+    names = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    (ref,) = (name for name in names if name.endswith(f"/{experiment}"))
+    return project.run("git", "show", f"{ref}:dvc.lock").stdout
+
+
+def test_the_sample_runs_results_are_the_pinned_ones_of_this_platform(trained_once, tmp_path):
+    pinned = json.loads(PINNED.read_text()).get(platform_key())
+    if pinned is None:  # nothing is known of this platform: two runs must do
+        other = make_project(tmp_path)
+        other.commit("start")
+        other.run("dvc", "repro")
+        pinned = results(other)
+    assert results(trained_once) == pinned, f"the numbers have changed; where they should, pin them: {platform_key()!r}"
+
+
+def test_a_clone_in_another_folder_on_a_busy_machine_gives_the_same_bytes(trained_once, tmp_path):
+    other = make_project(tmp_path / "a folder of another name")
+    other.commit("start")
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        other.run("dvc", "repro")
+    finally:
+        for process in load:
+            process.kill()
+            process.wait()
+    assert other.read("dvc.lock") == trained_once.read("dvc.lock")
+
+
+def test_no_environment_variable_changes_the_result(trained):
+    lock = trained.read("dvc.lock")
+    trained.run("dvc", "repro", "-f", "train", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONHASHSEED="7", DVCLIVE_RESUME="1")
+    assert trained.read("dvc.lock") == lock
+
+
+def test_every_way_to_run_an_experiment_gives_the_same_bytes(trained, tries):
+    tries("ways to run one experiment", quick=0, full=4)
+    trained.run("dvc", "exp", "run", "-n", "here", "-S", "seed=1")
+    lock = trained.read("dvc.lock")
+    assert lock_of(trained, "here") == lock
+    trained.run("git", "checkout", "-q", ".")
+    trained.run("dvc", "checkout")
+    trained.run("dvc", "exp", "run", "--temp", "-n", "temporary", "-S", "seed=1")
+    assert lock_of(trained, "temporary") == lock
+    trained.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "seed=1")
+    trained.run("dvc", "queue", "start")
+    wait_for_queue(trained)
+    assert lock_of(trained, "queued") == lock
+    trained.set_params(seed=1)
+    trained.run("dvc", "repro")
+    assert trained.read("dvc.lock") == lock
+
+
+def wait_for_queue(project: Project) -> None:
+    """Wait until no experiment is queued or running; all must have succeeded."""
+    for _ in range(900):
+        status = project.run("dvc", "queue", "status").stdout
+        if not re.search(r"Queued|Running", status):
+            break
+        time.sleep(1)
+    states = re.findall(r"\b(Success|Failed|Queued|Running)\b", status)
+    assert states and set(states) == {"Success"}, status
+
+
+def test_a_killed_temporary_experiment_goes_on_where_it_was(trained, tries):
+    tries("SIGKILL of dvc exp run --temp, then again", quick=0, full=1)
+    trained.run("dvc", "exp", "run", "-n", "alone", "-S", "epochs=4")
+    lock = lock_of(trained, "alone")
+    trained.run("git", "checkout", "-q", ".")
+    trained.run("dvc", "checkout")
+    command = ["dvc", "exp", "run", "--temp", "-n", "killed", "-S", "epochs=4"]
+    process = subprocess.Popen(
+        command, cwd=trained.path, env=trained.environment() | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 2/4"):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert "going on from step 60 of 120" in trained.run(*command).stdout
+    assert lock_of(trained, "killed") == lock
+
+
+def test_eight_experiments_side_by_side_give_what_each_gives_alone(trained, tries):
+    number = tries("queued experiments, two at a time", quick=0, full=8)
+    changes = [["seed=1"], ["seed=2"], ["lr=0.002"], ["batch_size=64"], ["augment=false"], ["ema_decay=0"],
+               ["optimizer=adamw", "weight_decay=0.01"], ["schedule=constant", "lr=0.001"]][:number]  # fmt: skip
+    for index, values in enumerate(changes):
+        overrides = [argument for value in values for argument in ("-S", value)]
+        trained.run("dvc", "exp", "run", "--queue", "-n", f"queued{index}", *overrides)
+    trained.run("dvc", "queue", "start", "-j", "2")
+    wait_for_queue(trained)
+    for index, values in enumerate(changes):
+        overrides = [argument for value in values for argument in ("-S", value)]
+        trained.run("dvc", "exp", "run", "--temp", "-n", f"alone{index}", *overrides)
+        assert lock_of(trained, f"queued{index}") == lock_of(trained, f"alone{index}"), values
+    assert len({lock_of(trained, f"queued{index}") for index in range(number)}) == number
