@@ -214,7 +214,8 @@ def open_live(processes: Processes) -> Iterator[Live | None]:
     """A dvclive logger in the first process, None in the others. It starts `UNFINISHED_METRICS_DIR` anew.
 
     Raises:
-        UserError: the Git repository has no commit yet, without which dvclive can't start.
+        UserError: the files can't be written, or the Git repository has no commit yet, without which dvclive can't
+            start.
     """
     if not processes.is_first:
         yield None
@@ -222,11 +223,12 @@ def open_live(processes: Processes) -> Iterator[Live | None]:
     shutil.rmtree(UNFINISHED_METRICS_DIR, ignore_errors=True)
     try:
         # Reports, dvc.yaml and experiments are DVC's here.
-        live = Live(str(UNFINISHED_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
+        with Live(str(UNFINISHED_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False) as live:
+            yield live
     except SCMError as error:
         raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
-    with live:
-        yield live
+    except OSError as error:
+        raise UserError(f"can't write {UNFINISHED_METRICS_DIR}: {error.strerror or error}") from error
 
 
 def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
