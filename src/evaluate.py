@@ -1,24 +1,31 @@
-"""Stage ``evaluate``: how the kept model does on the test set, class by class."""
+"""Stage ``evaluate``: how the kept model does on the test set, class by class, in numbers and in pictures."""
 
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import classification_report
+from sklearn.metrics import precision_recall_fscore_support
 
+from src.calibration import calibration
 from src.dataset import load_manifest, load_test_images
 from src.engine import batch_predictions, set_up_machine
 from src.errors import UserError, exit_on_user_error
+from src.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.files import atomic_write, write_json
 from src.model import MODEL_FILE, load_model
 from src.params import load_params
+from src.results import (
+    CONFUSION_MATRIX_FILE,
+    EVALUATE_METRICS_FILE,
+    LEARNING_CURVES_FILE,
+    MISTAKES_FILE,
+    PREDICTIONS_FILE,
+    RELIABILITY_FILE,
+    load_curve,
+)
 from src.trim import trim
-
-METRICS_FILE = Path("metrics/evaluate/metrics.json")
-PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")
 
 
 @exit_on_user_error
@@ -30,43 +37,48 @@ def main() -> None:
         model, metadata = load_model(MODEL_FILE)
     except ValueError as error:
         raise UserError(f"{error}; run `dvc repro train`") from error
-    model = trim(model, metadata["image_size"]).to(machine.device, memory_format=torch.channels_last)
+    model = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
     data = load_test_images(manifest).to(machine.device)
 
     batches = list(batch_predictions(model, data, metadata["image_size"], machine))
     logits = torch.cat([logits for logits, _ in batches]).cpu()
-    labels = torch.cat([labels for _, labels in batches]).cpu()
-    predicted = logits.argmax(1)
+    actual, predicted = data.labels.cpu().numpy(), logits.argmax(1).numpy()
+    confidences = logits.double().softmax(1).max(1).values.numpy()
+    reliability = calibration(confidences, predicted == actual)
     class_names = metadata["class_names"]
-    metrics = {
-        "test": {
-            "loss": F.cross_entropy(logits.double(), labels).item(),
-            "accuracy": (predicted == labels).double().mean().item(),
-            "errors": int((predicted != labels).sum()),
-            "images": len(labels),
-        },
-        "per_class": per_class(labels.numpy(), predicted.numpy(), class_names),
+
+    test = {
+        "loss": F.cross_entropy(logits.double(), torch.from_numpy(actual).long()).item(),
+        "accuracy": float((predicted == actual).mean()),
+        "errors": int((predicted != actual).sum()),
+        "images": len(actual),
+        "expected_calibration_error": reliability.expected_error,
     }
-    write_predictions([class_names[i] for i in labels], [class_names[i] for i in predicted])
-    write_json(METRICS_FILE, metrics)
-    test = metrics["test"]
+    by_class = per_class(actual, predicted, class_names)
+    images = data.images.cpu().numpy()
+    pictures = {
+        LEARNING_CURVES_FILE: learning_curves(load_curve("loss"), load_curve("accuracy")),
+        CONFUSION_MATRIX_FILE: confusion_matrix(actual, predicted, class_names),
+        MISTAKES_FILE: most_confident_mistakes(images, actual, predicted, confidences, class_names),
+        RELIABILITY_FILE: reliability_diagram(reliability),
+    }
+
+    write_json(EVALUATE_METRICS_FILE, {"dataset": manifest.dataset, "test": test, "per_class": by_class})
+    write_predictions([class_names[i] for i in actual], [class_names[i] for i in predicted])
+    for path, picture in pictures.items():
+        with atomic_write(path) as file:
+            file.write(picture)
     print(f"evaluate: {test['errors']} errors in {test['images']:,} test images, accuracy {test['accuracy']:.2%}")
-    print(f"evaluate: metrics in {METRICS_FILE}, predictions in {PREDICTIONS_FILE}; next: dvc metrics diff")
+    print(f"evaluate: metrics, predictions and pictures in {EVALUATE_METRICS_FILE.parent}; next: dvc metrics diff")
 
 
 def per_class(actual: np.ndarray, predicted: np.ndarray, class_names: list[str]) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 of each class, 0 where a class was never predicted."""
-    report = classification_report(
-        actual,
-        predicted,
-        labels=range(len(class_names)),
-        target_names=class_names,
-        output_dict=True,
-        zero_division=0,
-    )
+    scores = precision_recall_fscore_support(actual, predicted, labels=range(len(class_names)), zero_division=0)
+    precision, recall, f1, _ = map(np.asarray, scores)
     return {
-        name: {"precision": report[name]["precision"], "recall": report[name]["recall"], "f1": report[name]["f1-score"]}
-        for name in class_names
+        name: {"precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
+        for i, name in enumerate(class_names)
     }
 
 

@@ -13,6 +13,7 @@ from src.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+METRICS = ("metrics/train/metrics.json", "metrics/evaluate/metrics.json")
 WITHOUT_EFFECT = {"checkpoint_minutes"}  # read by a stage, but no result depends on it
 OTHER_VALUES = {  # for each parameter a value that is not the tests' default
     "dataset": "mnist", "offline_fallback": False, "validation_size": 0.1, "pretrained": True, "conv1_init": "new",
@@ -136,18 +137,23 @@ def test_a_changed_parameter_concerns_just_the_stages_that_read_it(trained, monk
 
 def test_metrics_and_plots_are_where_dvc_looks(trained_once):
     shown = json.loads(trained_once.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {"metrics/train/metrics.json", "metrics/evaluate/metrics.json"}
+    assert set(shown) == set(METRICS)
     plots = json.loads(trained_once.run("dvc", "plots", "show", "--json").stdout)
     assert not plots.get("errors")
-    points = {name: plot[0]["content"]["data"]["values"] for name, plot in plots["data"].items()}
+    pictures = {name for name, (plot,) in plots["data"].items() if plot["type"] == "image"}
+    assert {trained_once.path / name for name in pictures} == set((trained_once.path / "metrics").rglob("*.png"))
+    points = {
+        name: plot["content"]["data"]["values"] for name, (plot,) in plots["data"].items() if name not in pictures
+    }
     for curves in ("Loss by epoch", "Accuracy by epoch"):
         assert {point["filename"].partition("/")[0] for point in points.pop(curves)} == {"train", "validation", "test"}
-    (confusion,) = points.values()
+    confusion = points.pop("metrics/evaluate/predictions.csv")
     assert len(confusion) == 1000 and set(confusion[0]) >= {"actual", "predicted"}
+    assert not points
 
 
 def test_outputs_name_no_folder_of_this_machine(trained_once):
-    for name in ["dvc.lock", "data/manifest.json", "metrics/train/metrics.json", "metrics/evaluate/metrics.json"]:
+    for name in ["dvc.lock", "data/manifest.json", *METRICS]:
         assert str(trained_once.path) not in trained_once.read(name)
 
 

@@ -1,0 +1,163 @@
+"""The pictures of a run as PNG files: the same bytes for the same numbers, whatever matplotlib is set to here.
+
+Opaque white with a margin, so that a dark page shows them as cards. Colours are Okabe and Ito's
+(https://jfly.uni-koeln.de/color/), made for colour-blind readers, and never the only difference: lines differ in dash
+and marker too, and each cell and bar carries its number.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from src.calibration import BINS, Calibration
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
+LINES = {
+    "train": {"color": GREY, "linestyle": ":", "marker": "s"},
+    "validation": {"color": VERMILION, "linestyle": "--", "marker": "^"},
+    "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
+}
+SHEET_COLUMNS, SHEET_ROWS = 8, 3
+STYLE = {
+    **matplotlib.rcParamsDefault,  # a matplotlibrc of this machine changes nothing
+    "axes.axisbelow": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.constrained_layout.h_pad": 0.12,  # inches
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.dpi": 110,
+    "figure.titlesize": "large",
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "grid.alpha": 0.4,
+    "savefig.dpi": "figure",
+}
+
+
+@matplotlib.rc_context(STYLE)
+def learning_curves(loss: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]) -> bytes:
+    """Loss (log scale) and accuracy by epoch, a line for each set: ``train``, ``validation`` (may lack), ``test``."""
+    figure = Figure(figsize=(8, 3.6))
+    left, right = figure.subplots(1, 2)
+    for axes, curves in ((left, loss), (right, accuracy)):
+        for name, values in curves.items():
+            axes.plot(range(1, len(values) + 1), values, label=name, markersize=4.5, linewidth=1.6, **LINES[name])
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y")
+        axes.legend()
+    left.set_title("Mean cross-entropy per image")
+    left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_locator(NullLocator())
+    right.set_title("Accuracy")
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    return _png(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> bytes:
+    """Images by true class (row) and predicted class (column). A cell without images stays blank.
+
+    Args:
+        actual: (N,) integers, indices of ``class_names``.
+        predicted: likewise.
+    """
+    classes = len(class_names)
+    counts = np.bincount(classes * actual.astype(int) + predicted, minlength=classes**2).reshape(classes, classes)
+    figure = Figure(figsize=(6, 6))
+    axes = figure.subplots()
+    most = max(10, counts.max())
+    axes.imshow(np.ma.masked_equal(counts, 0), cmap="cividis_r", norm=LogNorm(1, most))  # or 1 and 100 would look alike
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if count > most**0.53 else "black"  # on cividis_r(0.53), both contrast by 4.5
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=color, fontsize="small")
+    ticks = range(classes)
+    axes.set_xticks(ticks, class_names)
+    axes.set_yticks(ticks, class_names)
+    axes.set_xticks(np.arange(-0.5, classes), minor=True)
+    axes.set_yticks(np.arange(-0.5, classes), minor=True)
+    axes.grid(which="minor", color="#CCCCCC", alpha=1)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"Test images, {counts.sum() - counts.trace():,} of {counts.sum():,} off the diagonal")
+    return _png(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def most_confident_mistakes(
+    images: np.ndarray, actual: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, class_names: Sequence[str]
+) -> bytes:
+    """A sheet of the misclassified images, each with its true class, the predicted one and the probability of that.
+
+    Args:
+        images: (N, H, W) uint8, right ones and wrong ones.
+        actual: (N,) integers, indices of ``class_names``.
+        predicted: likewise.
+        confidences: (N,) float64, the probability of the predicted class.
+    """
+    wrong = np.flatnonzero(predicted != actual)
+    wrong = wrong[np.argsort(-confidences[wrong], kind="stable")]
+    figure = Figure(figsize=(8, 4.8))
+    figure.suptitle("The most confident mistakes" if len(wrong) else "No mistakes")
+    cells = figure.subplots(SHEET_ROWS, SHEET_COLUMNS).ravel()
+    for axes in cells:
+        axes.set_axis_off()
+    for axes, i in zip(cells, wrong, strict=False):
+        axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        truth, guess = class_names[actual[i]], class_names[predicted[i]]
+        axes.set_title(f"true {truth}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
+    return _png(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def reliability_diagram(calibration: Calibration) -> bytes:
+    """Accuracy against confidence in each bin, with the diagonal of a perfectly calibrated model, and the counts."""
+    figure = Figure(figsize=(6.4, 6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _draw_bins(upper, calibration.accuracy, "accuracy in the bin")
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
+    upper.plot(
+        calibration.confidence, calibration.accuracy,
+        color=VERMILION, linestyle="none", marker="D", label="at the bin's mean confidence",
+    )  # fmt: skip
+    upper.set_title(f"Reliability on the test set, expected calibration error {calibration.expected_error:.2%}")
+    upper.set_ylabel("accuracy")
+    upper.yaxis.set_major_formatter(PercentFormatter(1))
+    upper.grid(axis="y")
+    upper.legend(loc="upper left")
+    bars = _draw_bins(lower, calibration.counts, "images in the bin")
+    lower.bar_label(
+        bars, [f"{count:,}" if count else "" for count in calibration.counts], fontsize="x-small", padding=1
+    )
+    lower.set_yscale("log")
+    lower.set_ylim(0.5, calibration.counts.max() * 6)
+    lower.set_ylabel("images")
+    lower.set_xlabel("confidence")
+    lower.set_xlim(0, 1)
+    lower.xaxis.set_major_formatter(PercentFormatter(1))
+    return _png(figure)
+
+
+def _draw_bins(axes: Axes, heights: np.ndarray, label: str) -> BarContainer:
+    edges = np.linspace(0, 1, BINS + 1)
+    return axes.bar(edges[:-1], heights, 1 / BINS, align="edge", color="#A6D3EC", edgecolor=BLUE, label=label)
+
+
+def _png(figure: Figure) -> bytes:
+    """The PNG file of ``figure``, without the version of matplotlib in it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
