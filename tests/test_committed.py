@@ -6,8 +6,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+
+from src.dataset import CLASS_NAMES
+from src.figures import confusion_matrix, learning_curves
+from src.params import load_params
+from src.report import PICTURES, report
+from src.results import CONFUSION_MATRIX_FILE, LEARNING_CURVES_FILE, PREDICTIONS_FILE, load_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
@@ -58,3 +65,21 @@ def test_the_readme_gives_the_committed_figures():
 def test_the_readme_draws_the_committed_curves(name):
     (line,) = re.findall(rf'line "{name}" \[(.*?)\]', README)
     assert [float(value) for value in line.split(",")] == [round(100 * value, 2) for value in curve(f"{name}/accuracy")]
+
+
+def test_the_committed_report_is_of_the_committed_metrics_and_parameters():
+    page = (ROOT / "metrics/report.md").read_text()
+    assert page == report(load_params(ROOT / "params.yaml"), TRAIN, EVALUATE)
+
+
+def test_the_committed_pictures_are_drawn_again_bit_for_bit(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert learning_curves(load_curve("loss"), load_curve("accuracy")) == LEARNING_CURVES_FILE.read_bytes()
+    actual, predicted = np.loadtxt(PREDICTIONS_FILE, int, delimiter=",", skiprows=1, unpack=True)
+    assert confusion_matrix(actual, predicted, CLASS_NAMES) == CONFUSION_MATRIX_FILE.read_bytes()
+
+
+@pytest.mark.parametrize("path", PICTURES)
+def test_the_readme_shows_the_committed_pictures(path):
+    assert f"]({path.as_posix()})" in README
+    assert (ROOT / path).stat().st_size < 150_000
