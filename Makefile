@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test test-all bench
+.PHONY: help repro lint test test-all bench
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate
+repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate, report
 	dvc repro
+
+lint: .venv/requirements-dev.installed  ## set up, then check format, code, types and the CI workflows
+	ruff format --check
+	ruff check
+	pyrefly check
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github
 
 test: .venv/requirements-dev.installed  ## set up, then run the tests
 	python -m pytest

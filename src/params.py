@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from src.errors import UserError
 
@@ -77,7 +78,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         raise UserError(f"{path}: {_describe(problems[0])}{more}") from error
 
 
-def _describe(problem: dict) -> str:
+def _describe(problem: ErrorDetails) -> str:
     """One line for one of pydantic's errors."""
     key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
@@ -86,7 +87,8 @@ def _describe(problem: dict) -> str:
     if problem["type"] == "missing":
         return f"parameter {key!r} is missing"
     value = repr(problem["input"])
-    return f"{key} = {value if len(value) <= 60 else value[:57] + '...'}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"{key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _allowed_keys() -> str:

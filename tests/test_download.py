@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -17,7 +17,11 @@ from src.dataset import TEST_LABELS, WEIGHTS_DIR
 from src.fetch import FetchError, fetch
 
 CONTENT = bytes(range(256)) * 1000
-EXPECTED = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "size": len(CONTENT), "md5": hashlib.md5(CONTENT).hexdigest()}
+EXPECTED = {
+    "sha256": hashlib.sha256(CONTENT).hexdigest(),
+    "size": len(CONTENT),
+    "md5": hashlib.md5(CONTENT).hexdigest(),
+}
 
 
 @contextmanager
@@ -28,10 +32,8 @@ def serve(respond) -> Iterator[str]:
         def do_GET(self):
             number = len(server.requests)
             server.requests.append(self.path)
-            try:
+            with suppress(OSError):  # the client has gone
                 respond(self, number)
-            except OSError:  # the client has gone
-                pass
 
         def log_message(self, *_):
             pass

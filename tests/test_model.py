@@ -108,7 +108,7 @@ def test_evaluation_counts_each_image_once_where_the_set_does_not_divide(monkeyp
 
 
 def test_validation_is_stratified_disjoint_and_fixed(digits):
-    images, labels = digits
+    _, labels = digits
     numbered = torch.arange(5000).view(-1, 1, 1).expand(-1, 28, 28)
     data = Images(numbered, torch.from_numpy(labels))
     train, validation = split_validation(data, 0.1)
@@ -151,7 +151,9 @@ def test_a_shift_by_whole_pixels_moves_the_picture_by_them():
 
 
 def test_seeds_of_different_purposes_are_unrelated():
-    seeds = {derived_seed(seed, what, epoch) for seed in range(10) for what in ("order", "augment") for epoch in range(50)}
+    seeds = {
+        derived_seed(seed, what, epoch) for seed in range(10) for what in ("order", "augment") for epoch in range(50)
+    }
     assert len(seeds) == 1000
     assert derived_seed(0, "order", 1) == derived_seed(0, "order", 1)
 
@@ -170,7 +172,8 @@ BOMB = gzip.compress(encode_idx(np.zeros(2, np.uint8))[:0] + bytes(50_000_000), 
     "damage",
     [
         lambda c: b"", lambda c: c[:20], lambda c: c[:-1], lambda c: c[:-5] + b"\0" + c[-4:], lambda c: b"PK" + c,
-        lambda c: encode_idx(np.zeros(99, np.uint8)), lambda c: encode_idx(np.zeros((10, 10), np.uint8)), lambda c: BOMB,
+        lambda c: encode_idx(np.zeros(99, np.uint8)), lambda c: encode_idx(np.zeros((10, 10), np.uint8)),
+        lambda c: BOMB,
     ],
 )  # fmt: skip
 def test_a_damaged_idx_file_is_a_clear_error(tmp_path, damage):
@@ -190,7 +193,7 @@ def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path)
 
 
 def test_a_folder_that_takes_no_files_is_a_clear_error():
-    with pytest.raises(UserError, match="can't write .*: "), atomic_write(Path("/proc/file")) as file:
+    with pytest.raises(UserError, match=r"can't write .*: "), atomic_write(Path("/proc/file")) as file:
         file.write(b"x")
 
 
