@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -171,7 +171,9 @@ def scaling(params: Params, data: Images, machine: Machine) -> dict[str, float]:
         for images, size in ((1024, 28), (4096, 28), (1024, 56), (1024, 112))
     }
     memory = []
-    steps = training_steps(params.model_copy(update={"epochs": 6}), Images(data.images[:512], data.labels[:512]), machine)
+    steps = training_steps(
+        params.model_copy(update={"epochs": 6}), Images(data.images[:512], data.labels[:512]), machine
+    )
     for _ in range(6):
         sum(islice(steps, steps_per_epoch(512, params.batch_size)))
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -265,7 +267,9 @@ def processes_ratio() -> float | None:
     """The time of the sample's second epoch with two processes on this machine against that with one."""
     seconds = []
     for launcher in (["-m"], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]):
-        lines = run_stage([*launcher, "src.train"], {"epochs": 2, "dataset": "sample", "pretrained": False}, sample=True)
+        lines = run_stage(
+            [*launcher, "src.train"], {"epochs": 2, "dataset": "sample", "pretrained": False}, sample=True
+        )
         seconds.append([at for at, line in lines if line.startswith("epoch ")])
     return (seconds[1][1] - seconds[1][0]) / (seconds[0][1] - seconds[0][0])
 
@@ -293,12 +297,12 @@ def run_stage(command: list[str], overrides: dict, *, sample: bool = False) -> I
         (root / "params.yaml").write_text(yaml.safe_dump(params))
         (root / ".dvc").mkdir()
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-        identity = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
-        run: Callable = lambda *words: subprocess.run(words, cwd=root, check=True, capture_output=True, env=environment)
-        run("git", "init", "-q")
-        run("git", *identity, "commit", "-q", "--allow-empty", "-m", "start")
+        first_commit = "-c user.name=bench -c user.email=bench@example.com commit --quiet --allow-empty -m start"
+        setup = [["git", "init", "--quiet"], ["git", *first_commit.split()]]  # dvclive wants a commit
         if sample:
-            run(sys.executable, "-m", "src.download")
+            setup.append([sys.executable, "-m", "src.download"])
+        for words in setup:
+            subprocess.run(words, cwd=root, check=True, capture_output=True, env=environment)
         start = time.perf_counter()
         with subprocess.Popen(
             [sys.executable, *command], cwd=root, env=environment, stdout=subprocess.PIPE, text=True

@@ -85,8 +85,8 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _Sum.forward(ctx, gradient)
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _Sum.forward(ctx, *gradients)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -94,6 +94,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     Input and output (N, C, H, W), N this process's share.
     """
+
+    momentum: float
+    num_batches_tracked: torch.Tensor
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> "SyncBatchNorm2d":

@@ -89,7 +89,7 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     torch.set_num_threads(threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
     chosen = torch.device("cpu")
     if on_gpu:

@@ -136,9 +136,9 @@ def train_epoch(
             stop, due = processes.any(interruption.signal is not None, checkpoint.age > 60 * params.checkpoint_minutes)
             if stop or due:
                 saved = save(training, checkpoint, processes)
-            if stop:
-                state = f"step {training.step} is saved; run the same command again to go on from there"
-                raise Interrupted(state if saved else "NOT saved", interruption.signal or signal.SIGTERM)
+                if stop:
+                    state = f"step {training.step} is saved; run the same command again to go on from there"
+                    raise Interrupted(state if saved else "NOT saved", interruption.signal or signal.SIGTERM)
 
 
 def save(training: Training, checkpoint: Checkpoint, processes: Processes) -> bool:
@@ -155,7 +155,8 @@ def save(training: Training, checkpoint: Checkpoint, processes: Processes) -> bo
 
 def identity(params: Params, manifest: Manifest, machine: Machine, processes: Processes) -> dict[str, Any]:
     """All that the result depends on: a checkpoint is for the run that has the same."""
-    sources = {name: Path(module.__file__) for name, module in sys.modules.items() if name.startswith("src.")}
+    modules = {name: module.__file__ for name, module in sys.modules.items() if name.startswith("src.")}
+    sources = {name: Path(file) for name, file in modules.items() if file}
     return {
         "params": params.model_dump(exclude={"checkpoint_minutes", "launcher"}),
         "data and weights": manifest.sha256,

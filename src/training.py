@@ -38,7 +38,7 @@ class Training:
     ) -> None:
         self._machine, self._processes = machine, processes
         self._label_smoothing, self._ema_decay = params.label_smoothing, params.ema_decay
-        self._model = processes.synchronised(model.to(machine.device, memory_format=torch.channels_last))
+        self._model = processes.synchronised(model.to(machine.device).to(memory_format=torch.channels_last))
         self._network = processes.parallel(self._model)
         self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
         self._optimizer = build_optimizer(params, self._model)

@@ -54,7 +54,7 @@ def trim(model: nn.Module, image_size: int) -> nn.Module:
     model = copy.deepcopy(model)
     for name, side in _small_maps(model, image_size).items():
         parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, TrimmedConv2d(model.get_submodule(name), side))
+        setattr(model.get_submodule(parent), attribute, TrimmedConv2d(model.get_submodule(name), side))  # pyrefly: ignore
     return model
 
 
@@ -67,7 +67,7 @@ def restore(model: nn.Module, trimmed: nn.Module) -> nn.Module:
     state = {name: tensor.cpu() for name, tensor in trimmed.state_dict().items()}
     for name, module in trimmed.named_modules():
         if isinstance(module, TrimmedConv2d):
-            weight = model.get_submodule(name).weight.detach().clone()
+            weight = model.get_parameter(f"{name}.weight").detach().clone()
             weight[:, :, module.taps, module.taps] = state[f"{name}.weight"]
             state[f"{name}.weight"] = weight
     model.load_state_dict(state)

@@ -84,9 +84,7 @@ class Project:
     def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the project, without a terminal; check its exit code against ``ok``."""
         env = self.environment() | environment
-        done = subprocess.run(
-            command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False
-        )
+        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False)
         assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,11 +127,11 @@ def test_the_end_of_the_parent_is_a_request_to_stop_for_a_stage_of_dvcs(tmp_path
         "    time.sleep(0.2); open('noted', 'w').write(str(interruption.signal))\n"
     )
     parent = (
-        "import subprocess, sys\n"
-        f"process = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "import sys; from subprocess import PIPE, Popen\n"
+        f"process = Popen([sys.executable, '-c', {child!r}], stdin=PIPE, stdout=PIPE)\n"
         "process.stdout.readline()\n"
     )
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = str(Path(__file__).resolve().parent.parent)
     for dvc_stage, expected in (("train", str(int(signal.SIGTERM))), (None, "None")):
         env = {**os.environ, "PYTHONPATH": root} | ({"DVC_STAGE": dvc_stage} if dvc_stage else {})
         (tmp_path / "noted").unlink(missing_ok=True)

@@ -257,9 +257,10 @@ def with_fault(fault: str, folder: str, command: str) -> list[str]:
 def can_mount(tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("mount")
     (folder / "output").mkdir()
-    if shutil.which("unshare") is None or subprocess.run(
-        with_fault(FULL, "output", "true"), cwd=folder, capture_output=True, check=False
-    ).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(with_fault(FULL, "output", "true"), cwd=folder, capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs the right to mount in a namespace of its own")
 
 
@@ -312,7 +313,10 @@ def test_training_goes_on_where_no_checkpoint_can_be_written(trained, can_mount,
 def test_a_lock_of_a_killed_dvc_does_not_keep_the_next_run_from_starting(trained):
     with subprocess.Popen(["true"]) as process:
         pass  # a process number that was in use and is free
-    lock = {"write": {str(trained.path / "models/model.safetensors"): {"pid": process.pid, "cmd": "dvc repro"}}, "read": {}}
+    lock = {
+        "write": {str(trained.path / "models/model.safetensors"): {"pid": process.pid, "cmd": "dvc repro"}},
+        "read": {},
+    }
     (trained.path / ".dvc/tmp/rwlock").write_text(json.dumps(lock))
     (trained.path / ".dvc/tmp/lock").write_text(f" {process.pid}\n")
     trained.set_params(seed=1)
