@@ -1,6 +1,5 @@
 """What is committed agrees with itself: the lock, the parameters, the sources, the metrics and the README."""
 
-import csv
 import hashlib
 import json
 import re
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.__main__ import table
 from src.dataset import CLASS_NAMES
 from src.figures import confusion_matrix, learning_curves
 from src.params import load_params
@@ -25,11 +25,6 @@ EVALUATE = json.loads((ROOT / "metrics/evaluate/metrics.json").read_text())
 
 def md5(name: str) -> str:
     return hashlib.md5((ROOT / name).read_bytes()).hexdigest()
-
-
-def curve(name: str) -> list[float]:
-    with (ROOT / f"metrics/train/plots/metrics/{name}.tsv").open() as file:
-        return [float(row["accuracy"]) for row in csv.DictReader(file, delimiter="\t")]
 
 
 @pytest.mark.parametrize("stage", LOCK)
@@ -61,10 +56,10 @@ def test_the_readme_gives_the_committed_figures():
     assert f"from **{TRAIN['initial_weights']} weights**" in README
 
 
-@pytest.mark.parametrize("name", ["validation", "test"])
-def test_the_readme_draws_the_committed_curves(name):
-    (line,) = re.findall(rf'line "{name}" \[(.*?)\]', README)
-    assert [float(value) for value in line.split(",")] == [round(100 * value, 2) for value in curve(f"{name}/accuracy")]
+def test_the_readme_gives_the_committed_benchmark():
+    results = json.loads((ROOT / "benchmarks/results.json").read_text())
+    assert "\n".join(table(results)) in README
+    assert results["machine"] in README
 
 
 def test_the_committed_report_is_of_the_committed_metrics_and_parameters():
