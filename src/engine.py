@@ -71,8 +71,6 @@ class Machine(NamedTuple):
 def set_up_machine(device: str, precision: str, threads: int) -> Machine:
     """Choose the device, the precision and the number of threads, and turn deterministic algorithms on.
 
-    Call it before anything is allocated.
-
     Args:
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device has it in hardware.
@@ -83,7 +81,6 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
         UserError: a GPU is asked for and there is none.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: a tenth of a CPU step is page faults without
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = cuda, but PyTorch sees no GPU here; set device to auto or cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()

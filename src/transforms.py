@@ -10,9 +10,9 @@ from src.dataset import MEAN, STD
 
 
 def to_input(images: torch.Tensor, image_size: int, theta: torch.Tensor | None = None) -> torch.Tensor:
-    """Scale to [0, 1], warp where asked, resize as the seed recipe's ``Resize`` does (bilinear), normalise.
+    """Scale to [0, 1], warp where asked, normalise, resize as the seed recipe's ``Resize`` does (bilinear).
 
-    The warp comes before the resizing, where it costs least.
+    All but the resizing is done at the images' own size, where it costs least: what is linear may change places.
 
     Args:
         images: (N, H, W) uint8.
@@ -26,8 +26,8 @@ def to_input(images: torch.Tensor, image_size: int, theta: torch.Tensor | None =
     if theta is not None:
         grid = F.affine_grid(theta, list(batch.shape), align_corners=False)
         batch = F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    batch = TF.resize(batch, [image_size, image_size], antialias=True)
-    return TF.normalize(batch, [MEAN], [STD])
+    batch = TF.normalize(batch, [MEAN], [STD], inplace=True)
+    return TF.resize(batch, [image_size, image_size], antialias=True)
 
 
 def random_affine(

@@ -37,7 +37,8 @@ class TrimmedConv2d(nn.Module):
         if x.shape[2:] != (self.side, self.side):
             raise ValueError(f"trimmed for maps of {self.side} x {self.side}, not {tuple(x.shape[2:])}")
         starts = [self.stride * (self.side_out - 1 - position) for position in range(self.side_out)]
-        weight = self.weight.permute(0, 2, 3, 1)  # channels last: the slices and their gradients copy whole rows
+        # In the precision of the map, and channels last: the slices and their gradients copy whole, short rows.
+        weight = self.weight.to(x.dtype).permute(0, 2, 3, 1)
         blocks = [weight[:, top : top + self.side, left : left + self.side] for top in starts for left in starts]
         matrix = torch.stack(blocks).flatten(0, 1).flatten(1)
         product = F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix)
