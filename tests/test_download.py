@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import torch
+from conftest import TRIES
 from torchvision.models import resnet18
 
 from src import download
@@ -75,6 +78,7 @@ def short_waits(monkeypatch):
 
 def reasons(tmp_path, *sources) -> list[str]:
     """Why fetching fails, after a check that it leaves nothing behind."""
+    TRIES["mirror that misbehaves"] += 1
     with pytest.raises(FetchError) as error:
         fetch(sources, tmp_path / "file", **EXPECTED)
     assert list(tmp_path.iterdir()) == []
@@ -156,6 +160,21 @@ def test_a_server_that_sends_forever_is_cut_off(tmp_path):
 
     with serve(forever) as url:
         assert reasons(tmp_path, url) == [f"sends more than the {len(CONTENT):,} bytes of file"]
+
+
+def test_a_server_that_resets_the_connection_is_given_up(tmp_path):
+    def reset(handler, _):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:1000])
+        time.sleep(0.1)  # so that the client has read what came before
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()  # with unsent nothing and no lingering: a reset
+
+    with serve(reset) as url:
+        assert reasons(tmp_path, url) == ["Connection reset by peer"]
+        assert len(url.requests) == 3
 
 
 def test_a_server_that_redirects_in_a_circle_is_left(tmp_path):

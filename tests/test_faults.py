@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Project, make_project
 from torchvision.models import resnet18
 
 from src.dataset import Manifest, check_file
@@ -24,7 +25,6 @@ from src.errors import UserError
 from src.files import sha256
 from src.idx import encode_idx, read_idx
 from src.model import build_model, encode_model, load_imagenet_weights, load_model
-from tests.conftest import Project, make_project
 
 EPOCHS = 3  # so that there are epochs' ends to be killed at
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from conftest import TRIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,7 @@ def test_a_number_may_be_written_as_dvc_reads_it(tmp_path):
     ),
 )
 def test_any_value_for_any_key_is_taken_or_refused_in_one_line(tmp_path, key, value):
+    TRIES["params.yaml mutated"] += 1
     text = changed(**{key: value})
     try:
         assert getattr(load(tmp_path, text), key) == yaml.safe_load(text)[key]
@@ -102,6 +104,7 @@ def test_any_value_for_any_key_is_taken_or_refused_in_one_line(tmp_path, key, va
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, len(PARAMS_FILE.read_bytes()) - 1), byte=st.binary(min_size=1, max_size=3))
 def test_any_damaged_byte_is_taken_or_refused_in_one_line(tmp_path, position, byte):
+    TRIES["params.yaml mutated"] += 1
     content = PARAMS_FILE.read_bytes()
     try:
         load(tmp_path, content[:position] + byte + content[position + 1 :])

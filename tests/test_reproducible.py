@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import torch
+from conftest import Project, make_project
 
 from src.engine import set_up_machine
-from tests.conftest import Project, make_project
 
 PINNED = Path(__file__).with_name("pinned.json")
 
