@@ -1,0 +1,163 @@
+"""``python -m benchmarks.pictures``: how well ``python -m src.predict`` does on pictures that it was not made from.
+
+The pictures are written to a temporary folder, the real command reads them, and a Markdown table says how many of each
+kind it got right. All of them are made here, the photos too: nobody has held a camera. The digits in the photos are
+the last of MNIST's test images; while the numbers in src/digit_image.py were chosen, only the first were looked at.
+"""
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+from sklearn.datasets import load_digits
+
+from src.dataset import load_manifest, load_test_images
+from src.errors import exit_on_user_error
+
+FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
+WITHOUT_DIGITS = "Display"
+BICUBIC = Image.Resampling.BICUBIC
+Picture = tuple[Image.Image, int]  # and the digit in it
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description="Measure src.predict.")
+    parser.add_argument("--photos", type=int, default=500, metavar="N", help="of each kind (default: %(default)s)")
+    photos = parser.parse_args().photos
+    images, labels = (tensor.numpy() for tensor in load_test_images(load_manifest()))
+    last = list(zip(images[-photos:], labels[-photos:].tolist(), strict=True))
+    chance = np.random.default_rng(0)
+    kinds = {
+        "MNIST's test images, PNG": ("png", mnist(images, labels)),
+        "the same, dark on light, JPEG": ("jpg", mnist(255 - images, labels)),
+        "scikit-learn's digits, enlarged": ("png", enlarged_digits()),
+        "fonts": ("png", printed()),
+        "fonts, light on dark": ("png", printed(ink=255, ground=0)),
+        "fonts, turned by up to 12 degrees": ("png", printed(chance=chance)),
+        "fonts, in a wide margin": ("png", printed(margin=4)),
+        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, chance) for image, digit in last)),
+        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, chance) for image, digit in last)),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        counts = {
+            kind: write(Path(folder, str(number)), suffix, pictures)
+            for number, (kind, (suffix, pictures)) in enumerate(kinds.items())
+        }
+        right = count_right(folder)
+    print("| pictures | number | right |\n|---|---|---|")
+    for number, (kind, count) in enumerate(counts.items()):
+        print(f"| {kind} | {count:,} | {right[str(number)] / count:.2%} |")
+
+
+def write(folder: Path, suffix: str, pictures: Iterable[Picture]) -> int:
+    """Write pictures to ``folder``, each under a name that starts with its digit; say how many there are."""
+    folder.mkdir()
+    count = 0
+    for picture, digit in pictures:
+        picture.save(folder / f"{digit}-{count}.{suffix}")
+        count += 1
+    return count
+
+
+def count_right(folder: str) -> collections.Counter:
+    """Let src.predict read all pictures of ``folder``; count the right answers in each of its folders."""
+    command = [sys.executable, "-m", "src.predict", "--json", folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    right = collections.Counter()
+    for answer in map(json.loads, done.stdout.splitlines()):
+        file = Path(answer["file"])
+        right[file.parent.name] += int(file.name[0]) == answer["digit"]
+    return right
+
+
+def mnist(images: np.ndarray, labels: np.ndarray) -> Iterator[Picture]:
+    for image, digit in zip(images, labels.tolist(), strict=True):
+        yield Image.fromarray(image), digit
+
+
+def enlarged_digits() -> Iterator[Picture]:
+    """The 1,797 digits of 8 x 8 pixels that scikit-learn ships, at 16 times their size."""
+    digits = load_digits()
+    for image, digit in zip(digits.images, digits.target.tolist(), strict=True):
+        yield Image.fromarray((image * (255 / 16)).astype(np.uint8)).resize((128, 128), BICUBIC), digit
+
+
+def printed(
+    *, ink: int = 0, ground: int = 255, margin: float = 0.6, chance: np.random.Generator | None = None
+) -> Iterator[Picture]:
+    """Each digit in each font, turned by up to 12 degrees where there is a ``chance``.
+
+    Args:
+        ink, ground: grey levels.
+        margin: the width of the ground on all sides together, as a share of the digit's longer side.
+    """
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    files = sorted(
+        file for file in folder.glob("*.ttf") if file.name.startswith(FONTS) and WITHOUT_DIGITS not in file.name
+    )
+    for font in [ImageFont.load_default(200), *(ImageFont.truetype(file, 200) for file in files)]:
+        for digit in range(10):
+            left, top, right, bottom = font.getbbox(str(digit))
+            side = round(max(right - left, bottom - top) * (1 + margin))
+            picture = Image.new("L", (side, side), ground)
+            at = ((side - left - right) / 2, (side - top - bottom) / 2)
+            ImageDraw.Draw(picture).text(at, str(digit), fill=ink, font=font)
+            yield picture.rotate(chance.uniform(-12, 12) if chance else 0, BICUBIC, fillcolor=ground), digit
+
+
+def marker(image: np.ndarray) -> np.ndarray:
+    """An image of MNIST (28, 28) as if drawn with a thick pen: (560, 560) bool."""
+    return np.asarray(Image.fromarray(image).resize((560, 560), BICUBIC)) > 127
+
+
+def fine_pen(image: np.ndarray) -> np.ndarray:
+    """The same with a pen of 8 pixels along the middle of the strokes, where they have one."""
+    depth = ndimage.distance_transform_edt(marker(image))
+    middle = (depth >= ndimage.maximum_filter(depth, 5) - 0.5) & (depth > 6)
+    return ndimage.distance_transform_edt(~middle) < 4
+
+
+def photograph(ink: np.ndarray, digit: int, chance: np.random.Generator) -> Picture:
+    """A photo of ink (bool) on paper: somewhere on the sheet, turned, unevenly lit, grainy, soft, noisy, JPEG.
+
+    In every second one the edge of a shadow runs across the sheet.
+    """
+    stroke = Image.fromarray(ink)
+    stroke = stroke.crop(stroke.getbbox()).convert("L")
+    height, width = int(chance.choice([480, 640, 853])), 640
+    stroke.thumbnail((400, int(height * chance.uniform(0.25, 0.7))))
+    page = Image.new("L", (width, height))
+    page.paste(
+        stroke, (chance.integers(20, width - stroke.width - 20), chance.integers(20, height - stroke.height - 20))
+    )
+    ink = np.asarray(page.rotate(chance.uniform(-8, 8), BICUBIC)) / 255
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+
+    def across() -> np.ndarray:
+        angle = chance.uniform(0, 2 * np.pi)
+        return np.cos(angle) * x + np.sin(angle) * y
+
+    light = 1 - chance.uniform(0, 0.35) * (across() + 1) / 2 - chance.uniform(0, 0.15) * (x * x + y * y) / 2
+    if chance.random() < 0.5:
+        edge = (across() - chance.uniform(-0.6, 0.6)) * chance.uniform(10, 80)
+        light *= 1 - chance.uniform(0.1, 0.4) / (1 + np.exp(-edge))
+    grain = ndimage.gaussian_filter(chance.normal(size=ink.shape), 1.5)
+    paper = chance.uniform(140, 235) + grain * chance.uniform(1, 4) / grain.std()
+    seen = ndimage.gaussian_filter(paper * light * (1 - ink * chance.uniform(0.45, 0.9)), chance.uniform(0.5, 2))
+    seen += chance.normal(size=ink.shape) * chance.uniform(1, 6)
+    tint = chance.uniform(0.9, 1, 3)
+    return Image.fromarray((seen[..., None] * tint).clip(0, 255).astype(np.uint8)), digit
+
+
+if __name__ == "__main__":
+    main()
