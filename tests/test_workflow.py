@@ -13,7 +13,7 @@ from src.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-METRICS = ("metrics/train/metrics.json", "metrics/evaluate/metrics.json")
+METRICS = ("metrics/train/metrics.json", "metrics/evaluate/metrics.json", "metrics/export/metrics.json")
 WITHOUT_EFFECT = {"checkpoint_minutes"}  # read by a stage, but no result depends on it
 OTHER_VALUES = {  # for each parameter a value that is not the tests' default
     "dataset": "mnist", "offline_fallback": False, "validation_size": 0.1, "pretrained": True, "conv1_init": "new",
@@ -81,7 +81,7 @@ def test_every_parameter_is_read_by_a_stage_and_explained():
 
 
 def test_repro_trains_on_the_sample_and_says_so(trained_once):
-    assert stages_run(trained_once.repro.stdout) == ["download", "train", "evaluate", "report"]
+    assert stages_run(trained_once.repro.stdout) == ["download", "train", "evaluate", "report", "export"]
     manifest = json.loads(trained_once.read("data/manifest.json"))
     assert (manifest["dataset"], manifest["training_images"], manifest["test_images"]) == ("sample", 4000, 1000)
     train = json.loads(trained_once.read("metrics/train/metrics.json"))
@@ -110,13 +110,13 @@ def test_repro_again_runs_nothing(trained):
 
 def test_forced_repro_gives_the_same_bytes(trained):
     before = trained.read("dvc.lock")
-    assert stages_run(trained.run("dvc", "repro", "-f").stdout) == ["download", "train", "evaluate", "report"]
+    assert stages_run(trained.run("dvc", "repro", "-f").stdout) == ["download", "train", "evaluate", "report", "export"]
     assert trained.read("dvc.lock") == before
 
 
 def test_exp_run_with_more_epochs_trains_longer_and_downloads_nothing(trained):
     done = trained.run("dvc", "exp", "run", "-S", "epochs=2")
-    assert stages_run(done.stdout) == ["train", "evaluate", "report"]
+    assert stages_run(done.stdout) == ["train", "evaluate", "report", "export"]
     assert json.loads(trained.read("metrics/train/metrics.json"))["step"] == 1
     assert len(trained.read("metrics/train/plots/metrics/test/loss.tsv").splitlines()) == 3
     trained.commit("two epochs")
