@@ -12,11 +12,11 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import Project
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
 from src.digit_image import BOX, read_grey, to_mnist
-from tests.conftest import Project
 
 # In %, for a model trained for 5 epochs on 3,800 images. Measured when this was written, in this order: 97.9, 97.2,
 # 85.3, 89.5, 89.5, 88.6, 88.6, 90.0, 77.5. The README has the figures of the full model.
