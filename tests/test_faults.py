@@ -55,8 +55,13 @@ def start_repro(project: Project) -> subprocess.Popen:
     return subprocess.Popen(
         ["dvc", "repro"],
         cwd=project.path, env=project.environment() | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
+
+
+def heed_ctrl_c() -> None:
+    """For a new process: a shell makes what it starts in the background, the tests perhaps, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def disturb(project: Project, mark: str, seconds: float, number: int, *, group: bool = True) -> str | None:
@@ -151,6 +156,7 @@ def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback_either(train
         process = subprocess.Popen(
             ["python", "-m", f"src.{stage}"],
             cwd=trained.path, env=trained.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         time.sleep(chance.uniform(0.2, 1.5))
         process.send_signal(signal.SIGINT)
