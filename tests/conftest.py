@@ -70,8 +70,9 @@ class Project:
         self.path = path
 
     def environment(self) -> dict[str, str]:
-        """The variables for a command in the project: none of the user's own that the workflow looks at."""
-        kept = {key: value for key, value in os.environ.items() if key not in ("MNIST_MIRROR", "RESNET18_WEIGHTS")}
+        """The variables for a command in the project: none of the user's own that the workflow or make looks at."""
+        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        kept = {key: value for key, value in os.environ.items() if key not in ours}
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,
