@@ -119,5 +119,5 @@ def test_a_killed_worker_fails_the_stage_and_the_next_run_goes_on(trained, tries
     assert process.wait() != 0
     assert "another process of this run is gone; run the same command again to go on" in output
     done = trained.run("dvc", "repro", "-f", "train")
-    assert re.search(r"going on from step \d+ of 90", done.stdout)
+    assert re.search(r"going on from step \d+ of \d+", done.stdout)
     assert trained.read("dvc.lock") == lock
