@@ -248,8 +248,8 @@ def test_any_mutation_of_the_weights_file_is_noticed(tmp_path, monkeypatch, trie
 
 FULL, READ_ONLY = "disk full", "read-only folder"
 MOUNT = {
-    FULL: 'cp -a "$1" copy.tmp && mount -t tmpfs -o size=64m tmpfs "$1" && cp -a copy.tmp/. "$1" && rm -r copy.tmp'
-    ' && { head -c 64M /dev/zero > "$1/filler" 2>/dev/null || true; }',
+    FULL: 'size=$(($(du -sm "$1" | cut -f1) + 8))m && cp -a "$1" copy.tmp && mount -t tmpfs -o size=$size tmpfs "$1"'
+    ' && cp -a copy.tmp/. "$1" && rm -r copy.tmp && { cat /dev/zero > "$1/filler" 2>/dev/null || true; }',
     READ_ONLY: 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"',
 }
 
