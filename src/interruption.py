@@ -7,10 +7,13 @@ from typing import Self
 
 
 class Interruption:
-    """Within this context SIGINT and SIGTERM are noted and nothing else.
+    """Within this context, and after an error that leaves it, SIGINT and SIGTERM are noted and nothing else.
 
-    So is the end of the parent, for a stage that DVC runs: a SIGTERM or SIGKILL to ``dvc`` alone does not reach the
-    stage, which would train on for nobody while the next ``dvc repro`` starts beside it.
+    After an error too, because its line has still to be printed, and ``torchrun`` sends a SIGTERM to all processes as
+    soon as one is gone.
+
+    The end of the parent is noted too, for a stage that DVC runs: a SIGTERM or SIGKILL to ``dvc`` alone does not reach
+    the stage, which would train on for nobody while the next ``dvc repro`` starts beside it.
     """
 
     def __init__(self) -> None:
@@ -21,9 +24,10 @@ class Interruption:
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
 
     @property
     def signal(self) -> int | None:
