@@ -8,8 +8,9 @@ export PATH := $(BIN):$(PATH)
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate, report
+repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate, report, export
 	dvc repro
+	@python -m src.summary
 
 lint: .venv/requirements-dev.installed  ## set up, then check format, code, types and the CI workflows
 	ruff format --check

@@ -14,13 +14,14 @@ from src.engine import batch_predictions, set_up_machine
 from src.errors import UserError, exit_on_user_error
 from src.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.files import atomic_write, write_json
-from src.model import MODEL_FILE, load_model
+from src.model import load_model
 from src.params import load_params
 from src.results import (
     CONFUSION_MATRIX_FILE,
     EVALUATE_METRICS_FILE,
     LEARNING_CURVES_FILE,
     MISTAKES_FILE,
+    MODEL_FILE,
     PREDICTIONS_FILE,
     RELIABILITY_FILE,
     load_curve,

@@ -1,7 +1,6 @@
 """Stage ``export``: the kept model as ONNX with its preprocessing inside, checked against PyTorch on the test set."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -12,12 +11,11 @@ from src.dataset import SIDE, load_manifest, load_test_images
 from src.engine import EVALUATION_PIXELS, batch_predictions, set_up_machine
 from src.errors import UserError, exit_on_user_error
 from src.files import atomic_write, write_json
-from src.model import METADATA_KEY, MODEL_FILE, load_model
+from src.model import METADATA_KEY, load_model
 from src.params import load_params
+from src.results import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE
 from src.transforms import to_input
 
-ONNX_FILE = Path("models/model.onnx")
-METRICS_FILE = Path("metrics/export/metrics.json")
 TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far below what changes a prediction
 
 
@@ -32,6 +30,7 @@ def main() -> None:
         raise UserError(f"{error}; run `dvc repro train`") from error
     data = load_test_images(manifest)
 
+    print(f"export: translating the model, then checking it on {len(data.labels):,} test images", flush=True)
     onnx = encode_onnx(model, metadata)
     expected = torch.cat([logits for logits, _ in batch_predictions(model, data, metadata["image_size"], machine)])
     logits = run_onnx(onnx, data.images.numpy(), max(1, EVALUATION_PIXELS // metadata["image_size"] ** 2))
@@ -40,7 +39,7 @@ def main() -> None:
         raise UserError(f"the ONNX model differs from PyTorch's by {metrics['max_logit_difference']:.2g} in a logit")
     with atomic_write(ONNX_FILE) as file:
         file.write(onnx)
-    write_json(METRICS_FILE, {"onnx": metrics})
+    write_json(EXPORT_METRICS_FILE, {"onnx": metrics})
     print(
         f"export: {ONNX_FILE} predicts as PyTorch does in {metrics['same_prediction']:,} of {metrics['images']:,} "
         f"test images, its logits within {metrics['max_logit_difference']:.1e}"

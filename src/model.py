@@ -11,7 +11,6 @@ from safetensors.torch import save
 from torch import nn
 from torchvision.models import resnet18
 
-MODEL_FILE = Path("models/model.safetensors")
 METADATA_KEY = "mnist-resnet"
 
 

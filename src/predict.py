@@ -17,7 +17,8 @@ from src.dataset import Images
 from src.digit_image import read_grey, to_mnist
 from src.engine import Machine, batch_predictions, set_up_machine
 from src.errors import UserError, exit_on_user_error
-from src.model import MODEL_FILE, load_model
+from src.model import load_model
+from src.results import MODEL_FILE
 from src.trim import trim
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}  # of the files that are read in a folder

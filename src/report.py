@@ -6,7 +6,6 @@ evaluate the model anew.
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from src.errors import exit_on_user_error
 from src.files import atomic_write
@@ -17,12 +16,12 @@ from src.results import (
     LEARNING_CURVES_FILE,
     MISTAKES_FILE,
     RELIABILITY_FILE,
+    REPORT_FILE,
     SETS,
     TRAIN_METRICS_FILE,
     load_metrics,
 )
 
-REPORT_FILE = Path("metrics/report.md")
 DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
 PICTURES = {
     LEARNING_CURVES_FILE: "Learning curves: loss and accuracy of each set by epoch",

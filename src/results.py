@@ -1,4 +1,4 @@
-"""Where the stages' results lie in Git, and how those of training are read back."""
+"""Where the stages' results lie, and how those of training are read back."""
 
 import csv
 import json
@@ -6,14 +6,19 @@ from pathlib import Path
 
 from src.errors import UserError
 
-TRAIN_METRICS_FILE = Path("metrics/train/metrics.json")
-TRAIN_CURVES_DIR = Path("metrics/train/plots/metrics")
+MODEL_FILE = Path("models/model.safetensors")
+ONNX_FILE = Path("models/model.onnx")
+TRAIN_METRICS_DIR = Path("metrics/train")
+TRAIN_METRICS_FILE = TRAIN_METRICS_DIR / "metrics.json"
+TRAIN_CURVES_DIR = TRAIN_METRICS_DIR / "plots/metrics"
 EVALUATE_METRICS_FILE = Path("metrics/evaluate/metrics.json")
 PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")
 LEARNING_CURVES_FILE = Path("metrics/evaluate/learning_curves.png")
 CONFUSION_MATRIX_FILE = Path("metrics/evaluate/confusion_matrix.png")
 MISTAKES_FILE = Path("metrics/evaluate/mistakes.png")
 RELIABILITY_FILE = Path("metrics/evaluate/reliability.png")
+EXPORT_METRICS_FILE = Path("metrics/export/metrics.json")
+REPORT_FILE = Path("metrics/report.md")
 
 SETS = ("train", "validation", "test")
 

@@ -35,14 +35,14 @@ from src.engine import Machine, Metrics, evaluate, set_up_machine
 from src.errors import Interrupted, UserError, exit_on_user_error
 from src.files import atomic_write, replace_folder, sha256
 from src.interruption import Interruption
-from src.model import MODEL_FILE, encode_model
+from src.model import encode_model
 from src.params import Params, load_params
+from src.results import MODEL_FILE, TRAIN_METRICS_DIR
 from src.seeding import generator
 from src.training import Training, initial_model
 from src.transforms import random_affine, to_input
 from src.trim import restore, trim
 
-METRICS_DIR = Path("metrics/train")
 UNFINISHED_METRICS_DIR = Path("metrics/.train")  # what dvclive writes to until the run succeeds
 BAR_STEPS = 20  # the progress bar reads the loss, and so waits for the device, once in this many steps
 
@@ -99,9 +99,9 @@ def main() -> None:
         if processes.is_first:
             with atomic_write(MODEL_FILE) as file:
                 file.write(encode_model(restore(untrimmed, training.kept), metadata(params)))
-            replace_folder(UNFINISHED_METRICS_DIR, METRICS_DIR)
+            replace_folder(UNFINISHED_METRICS_DIR, TRAIN_METRICS_DIR)
             checkpoint.remove()
-        say(f"train: the model is in {MODEL_FILE}, its metrics in {METRICS_DIR}")
+        say(f"train: the model is in {MODEL_FILE}, its metrics in {TRAIN_METRICS_DIR}")
 
 
 def train_epoch(

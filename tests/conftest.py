@@ -3,6 +3,7 @@
 import collections
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,11 @@ class Project:
 
     def read(self, name: str) -> str:
         return (self.path / name).read_text()
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that a command of DVC's ran, from what it printed."""
+    return re.findall(r"Running stage '(\w+)'", output)
 
 
 def make_project(path: Path) -> Project:

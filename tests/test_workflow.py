@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import stages_run
 from dvc.repo import Repo
 
 from src.params import Params
@@ -22,10 +23,6 @@ OTHER_VALUES = {  # for each parameter a value that is not the tests' default
     "label_smoothing": 0.1, "ema_decay": 0.9, "precision": "fp32", "device": "cpu", "threads": 1,
     "checkpoint_minutes": 1, "launcher": "python -u -m",
 }  # fmt: skip
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", output)
 
 
 def imports(module: str) -> set[str]:
