@@ -18,6 +18,17 @@ def test_make_help_names_every_target(project):
     assert set(listed) == set(targets.split())
 
 
+def test_make_repro_ends_with_where_the_results_are_and_what_comes_next(trained):
+    *_, model, metrics, report, keep, then = trained.run(
+        "make", "-o", ".venv/requirements.installed", "repro"
+    ).stdout.splitlines()
+    test = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
+    assert f"{test['accuracy']:.2%} right of 1,000 test images, from random weights" in model
+    named = re.findall(r"\b(?:models|metrics)/[\w/]+\.\w+", "\n".join((model, metrics, report)))
+    assert len(named) == 6 and all((trained.path / name).is_file() for name in named)
+    assert "git commit" in keep and "dvc exp run" in then
+
+
 def test_make_lint_accepts_the_project(project):
     project.run(*LINT)
 
