@@ -22,7 +22,7 @@ lint: .venv/requirements-dev.installed  ## set up, then check format, code, type
 test: .venv/requirements-dev.installed  ## set up, then run the tests
 	python -m pytest
 
-test-all: .venv/requirements-dev.installed  ## the same with the full campaign of faults: half an hour
+test-all: .venv/requirements-dev.installed  ## the same with the full campaign of faults: 50 minutes
 	python -m pytest --all
 
 bench: .venv/requirements.installed  ## measure: one table, the same figures in benchmarks/results.json
