@@ -118,7 +118,7 @@ def fresh(path: Path) -> Project:
 def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path, tries):
     chance = random.Random(0)
     total = tries("SIGKILL of the process group, then dvc repro", quick=2, full=32)
-    plan = ["download", *["train"] * 5, "evaluate", "report"] if total > 2 else ["train", "evaluate"]
+    plan = ["download", *["train"] * 4, "evaluate", "report", "export"] if total > 2 else ["train", "evaluate"]
     kills = resumed = 0
     for number in range(2 * total):
         project = fresh(tmp_path / str(number))
@@ -279,6 +279,9 @@ def can_mount(tmp_path_factory) -> None:
         ("train", "models", "models/model.safetensors"),
         ("train", "metrics", "metrics/"),
         ("evaluate", "metrics/evaluate", "metrics/evaluate/"),
+        ("report", "metrics", "metrics/report.md"),
+        ("export", "models", "models/model.onnx"),
+        ("export", "metrics/export", "metrics/export/metrics.json"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_stays(
