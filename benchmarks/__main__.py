@@ -39,10 +39,10 @@ SEED_SETTINGS = {
     "validation_size": 0.0,
 }  # fmt: skip
 FASTEST = {
-    "epochs": 1, "validation_size": 0.0, "max_rotation": 8.0, "max_scaling": 0.05, "max_shift": 1.0,
+    "epochs": 1, "batch_size": 128, "validation_size": 0.0, "max_rotation": 8.0, "max_scaling": 0.05, "max_shift": 1.0,
 }  # fmt: skip
 TARGET = 0.99  # test accuracy
-FASTEST_SEEDS = (0, 1, 2)
+FASTEST_SEEDS = (3, 4, 5)  # others than the recipe was chosen with
 
 
 @exit_on_user_error

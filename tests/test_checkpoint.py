@@ -119,6 +119,22 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number):
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_that_comes_after_an_error_does_not_keep_its_line_from_the_user():
+    program = (
+        "import os, signal; from src.errors import UserError, exit_on_user_error\n"
+        "from src.interruption import Interruption\n"
+        "@exit_on_user_error\n"
+        "def main():\n"
+        "    try:\n"
+        "        with Interruption(): raise UserError('a process is gone')\n"
+        "    finally: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "main()\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: a process is gone\n")
+
+
 def test_the_end_of_the_parent_is_a_request_to_stop_for_a_stage_of_dvcs(tmp_path):
     child = (
         "import sys, time; from src.interruption import Interruption\n"
