@@ -23,15 +23,17 @@ import yaml
 from torch import nn
 
 from benchmarks import seed_recipe
-from src.dataset import Images, load_manifest, load_test_images, load_training_images
-from src.distributed import Processes
-from src.engine import Machine, batch_predictions, set_up_machine
-from src.errors import exit_on_user_error
-from src.files import write_json
-from src.params import Params, load_params
-from src.train import steps_per_epoch, training_batches
-from src.training import Training, initial_model
-from src.trim import TrimmedConv2d, trim
+from src.mnist.images import Images, load_test_images, load_training_images
+from src.mnist.manifest import load_manifest
+from src.pipeline.errors import exit_on_user_error
+from src.pipeline.files import write_json
+from src.pipeline.machine import Machine, set_up_machine
+from src.pipeline.params import Params, load_params
+from src.resnet.inference import batch_predictions
+from src.resnet.trim import TrimmedConv2d, trim
+from src.train.batches import steps_per_epoch, training_batches
+from src.train.distributed import Processes
+from src.train.training import Training, initial_model
 
 RESULTS_FILE = Path("benchmarks/results.json")
 SEED_SETTINGS = {

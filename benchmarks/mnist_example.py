@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.seed_recipe import Digits
-from src.dataset import SIDE, load_manifest, load_test_images, load_training_images
+from src.mnist.images import SIDE, load_test_images, load_training_images
+from src.mnist.manifest import load_manifest
 
 EPOCHS = 14
 

@@ -20,8 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from src.dataset import load_manifest, load_test_images
-from src.errors import exit_on_user_error
+from src.mnist.images import load_test_images
+from src.mnist.manifest import load_manifest
+from src.pipeline.errors import exit_on_user_error
 
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
 WITHOUT_DIGITS = "Display"

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import resnet18
 
-from src.dataset import Images
+from src.mnist.images import Images
 
 BATCH_SIZE = 16
 

@@ -7,14 +7,16 @@ import onnxruntime
 import torch
 from torch import nn
 
-from src.dataset import SIDE, load_manifest, load_test_images
-from src.engine import EVALUATION_PIXELS, batch_predictions, set_up_machine
-from src.errors import UserError, exit_on_user_error
-from src.files import atomic_write, write_json
-from src.model import METADATA_KEY, load_model
-from src.params import load_params
-from src.results import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE
-from src.transforms import to_input
+from src.mnist.images import SIDE, load_test_images
+from src.mnist.inputs import to_input
+from src.mnist.manifest import load_manifest
+from src.pipeline.errors import UserError, exit_on_user_error
+from src.pipeline.files import atomic_write, write_json
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import load_params
+from src.pipeline.results import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE
+from src.resnet.inference import EVALUATION_PIXELS, batch_predictions
+from src.resnet.model_file import METADATA_KEY, load_model
 
 TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far below what changes a prediction
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint import DIGEST_SIZE, KEPT, Checkpoint
-from src.errors import UserError
-from src.interruption import Interruption
+from src.pipeline.errors import UserError
+from src.train.checkpoint import DIGEST_SIZE, KEPT, Checkpoint
+from src.train.interruption import Interruption
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from benchmarks.__main__ import table
-from src.dataset import CLASS_NAMES
-from src.figures import confusion_matrix, learning_curves
-from src.params import load_params
-from src.report import PICTURES, report
-from src.results import CONFUSION_MATRIX_FILE, LEARNING_CURVES_FILE, PREDICTIONS_FILE, load_curve
+from src.evaluate.figures import confusion_matrix, learning_curves
+from src.mnist.images import CLASS_NAMES
+from src.pipeline.params import load_params
+from src.pipeline.results import CONFUSION_MATRIX_FILE, LEARNING_CURVES_FILE, PREDICTIONS_FILE, load_curve
+from src.report.__main__ import PICTURES, report
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]

@@ -14,10 +14,10 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import nn
 
-from src.dataset import Images
-from src.distributed import Processes, SyncBatchNorm2d
-from src.params import load_params
-from src.train import training_batches
+from src.mnist.images import Images
+from src.pipeline.params import load_params
+from src.train.batches import training_batches
+from src.train.distributed import Processes, SyncBatchNorm2d
 
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m"
 TOLERANCE = 0.02  # relative, of a loss after one epoch of the sample in fp32; two processes add up in another order

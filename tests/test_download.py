@@ -15,9 +15,10 @@ import torch
 from conftest import TRIES
 from torchvision.models import resnet18
 
-from src import download
-from src.dataset import TEST_LABELS, WEIGHTS_DIR
-from src.fetch import FetchError, fetch
+from src.download import __main__ as download
+from src.download.fetch import FetchError, fetch
+from src.mnist.images import TEST_LABELS
+from src.mnist.manifest import WEIGHTS_DIR
 
 CONTENT = bytes(range(256)) * 1000
 EXPECTED = {
@@ -70,10 +71,10 @@ def good(handler, content=CONTENT):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr("src.fetch.CONNECT_TIMEOUT", 0.5)
-    monkeypatch.setattr("src.fetch.READ_TIMEOUT", 0.5)
-    monkeypatch.setattr("src.fetch.DEADLINE", 1.0)
-    monkeypatch.setattr("src.fetch.BACKOFF", 0.01)
+    monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
+    monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
+    monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
 
 def reasons(tmp_path, *sources) -> list[str]:
@@ -205,9 +206,9 @@ def stand_in_weights(monkeypatch) -> bytes:
 
 
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
-    from src.dataset import load_manifest
-    from src.params import load_params
-    from src.training import initial_model
+    from src.mnist.manifest import load_manifest
+    from src.pipeline.params import load_params
+    from src.train.training import initial_model
 
     content = stand_in_weights(monkeypatch)
     in_project.set_params(pretrained=True, offline_fallback=False)

@@ -11,10 +11,11 @@ import onnxruntime
 import pytest
 import torch
 
-from src.dataset import MEAN, SIDE, STD
 from src.export import encode_onnx, run_onnx
-from src.model import METADATA_KEY, build_model, load_model
-from src.transforms import to_input
+from src.mnist.images import MEAN, SIDE, STD
+from src.mnist.inputs import to_input
+from src.resnet.model_file import METADATA_KEY, load_model
+from src.resnet.network import build_model
 
 METADATA = {"architecture": "resnet18", "class_names": list("0123456789"), "image_size": SIDE, "mean": MEAN, "std": STD}
 

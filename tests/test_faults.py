@@ -21,11 +21,12 @@ import torch
 from conftest import Project, make_project
 from torchvision.models import resnet18
 
-from src.dataset import Manifest, check_file
-from src.errors import UserError
-from src.files import sha256
-from src.idx import encode_idx, read_idx
-from src.model import build_model, encode_model, load_imagenet_weights, load_model
+from src.mnist.idx import encode_idx, read_idx
+from src.mnist.manifest import Manifest, check_file
+from src.pipeline.errors import UserError
+from src.pipeline.files import sha256
+from src.resnet.model_file import encode_model, load_model
+from src.resnet.network import build_model, load_imagenet_weights
 
 EPOCHS = 3  # so that there are epochs' ends to be killed at
 

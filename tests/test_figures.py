@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from src import figures
-from src.calibration import BINS, calibration
-from src.errors import UserError
-from src.results import TRAIN_CURVES_DIR, load_curve
+from src.evaluate import figures
+from src.evaluate.calibration import BINS, calibration
+from src.pipeline.errors import UserError
+from src.pipeline.results import TRAIN_CURVES_DIR, load_curve
 
 PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")
 DIGITS = tuple("0123456789")

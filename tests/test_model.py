@@ -11,16 +11,19 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import resnet18
 
-from src.dataset import Images, split_validation
-from src.distributed import Processes
-from src.engine import Tally, evaluate, set_up_machine
-from src.errors import UserError
-from src.files import atomic_write
-from src.idx import encode_idx, read_idx
-from src.model import build_model, encode_model, load_imagenet_weights, load_model
-from src.seeding import derived_seed, generator
-from src.training import average_decay
-from src.transforms import random_affine, to_input
+from src.mnist.idx import encode_idx, read_idx
+from src.mnist.images import Images, split_validation
+from src.mnist.inputs import to_input
+from src.pipeline.errors import UserError
+from src.pipeline.files import atomic_write
+from src.pipeline.machine import set_up_machine
+from src.resnet.model_file import encode_model, load_model
+from src.resnet.network import build_model, load_imagenet_weights
+from src.train.batches import random_affine
+from src.train.distributed import Processes
+from src.train.metrics import Tally, evaluate
+from src.train.seeding import derived_seed, generator
+from src.train.training import average_decay
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_loss_and_accuracy_are_true_means_over_batches_of_any_size():
 
 
 def test_evaluation_counts_each_image_once_where_the_set_does_not_divide(monkeypatch):
-    monkeypatch.setattr("src.engine.EVALUATION_PIXELS", 28 * 28 * 3)
+    monkeypatch.setattr("src.resnet.inference.EVALUATION_PIXELS", 28 * 28 * 3)
     data = Images(torch.randint(0, 256, (8, 28, 28), dtype=torch.uint8), torch.arange(8, dtype=torch.uint8))
     model = build_model(10)
     loss, accuracy = evaluate(model, data, 28, set_up_machine("cpu", "fp32", 0), Processes())

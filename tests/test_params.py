@@ -8,8 +8,8 @@ from conftest import TRIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.errors import UserError
-from src.params import PARAMS_FILE, Params, load_params
+from src.pipeline.errors import UserError
+from src.pipeline.params import PARAMS_FILE, Params, load_params
 
 DEFAULTS = yaml.safe_load(PARAMS_FILE.read_text())
 

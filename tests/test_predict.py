@@ -16,7 +16,7 @@ from conftest import Project
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
-from src.digit_image import BOX, read_grey, to_mnist
+from src.predict.digit_image import BOX, read_grey, to_mnist
 
 # In %, for a model trained for 5 epochs on 3,800 images. Measured when this was written, in this order: 97.9, 97.2,
 # 85.3, 89.5, 89.5, 88.6, 88.6, 90.0, 77.5, as the README says.

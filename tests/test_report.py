@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from src.params import load_params
-from src.report import report
+from src.pipeline.params import load_params
+from src.report.__main__ import report
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from conftest import Project, make_project
 
-from src.engine import set_up_machine
+from src.pipeline.machine import set_up_machine
 
 PINNED = Path(__file__).with_name("pinned.json")
 

@@ -13,13 +13,14 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from src.dataset import MANIFEST_FILE, MNIST_DIR, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Images
-from src.files import sha256
-from src.idx import encode_idx
-from src.model import load_model
-from src.params import Params
-from src.train import training_batches
-from src.training import build_optimizer, build_schedule, initial_model
+from src.mnist.idx import encode_idx
+from src.mnist.images import MNIST_DIR, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Images
+from src.mnist.manifest import MANIFEST_FILE
+from src.pipeline.files import sha256
+from src.pipeline.params import Params
+from src.resnet.model_file import load_model
+from src.train.batches import training_batches
+from src.train.training import build_optimizer, build_schedule, initial_model
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.model import build_model
-from src.trim import TrimmedConv2d, restore, trim
+from src.resnet.network import build_model
+from src.resnet.trim import TrimmedConv2d, restore, trim
 
 
 @pytest.fixture(scope="module")

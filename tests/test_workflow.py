@@ -10,7 +10,7 @@ import yaml
 from conftest import stages_run
 from dvc.repo import Repo
 
-from src.params import Params
+from src.pipeline.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -187,14 +187,14 @@ def test_a_changed_data_file_is_a_clear_line(trained, fails):
 
 
 def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(in_project, monkeypatch, capsys):
-    from src import download
+    from src.download import __main__ as download
 
     in_project.set_params(dataset="mnist", pretrained=True)
     closed = "http://127.0.0.1:9/"  # the discard port: nothing listens
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     monkeypatch.setattr(download.MNIST, "mirrors", [closed])
     monkeypatch.delenv("RESNET18_WEIGHTS", raising=False)
-    monkeypatch.setattr("src.fetch.BACKOFF", 0.01)
+    monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
     monkeypatch.setattr(download, "WEIGHTS_URL", closed + download.WEIGHTS_URL.rpartition("/")[2])
     download.main()
     warning = capsys.readouterr().out
@@ -206,12 +206,12 @@ def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(in_pro
 def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_ways_out(
     in_project, monkeypatch, capsys
 ):
-    from src import download
+    from src.download import __main__ as download
 
     in_project.set_params(dataset="mnist", offline_fallback=False)
     monkeypatch.setenv("MNIST_MIRROR", "no/such/folder")
     monkeypatch.setattr(download.MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr("src.fetch.BACKOFF", 0.01)
+    monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
     with pytest.raises(SystemExit) as exit_:
         download.main()
     message = str(exit_.value)
@@ -223,8 +223,9 @@ def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_w
 
 
 def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monkeypatch):
-    from src import download
-    from src.dataset import load_manifest, load_test_images, load_training_images
+    from src.download import __main__ as download
+    from src.mnist.images import load_test_images, load_training_images
+    from src.mnist.manifest import load_manifest
 
     in_project.set_params(dataset="mnist", offline_fallback=False)
     monkeypatch.setenv("MNIST_MIRROR", str(full_mnist))

@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from src.errors import UserError
+from src.pipeline.errors import UserError
 
 MODEL_FILE = Path("models/model.safetensors")
 ONNX_FILE = Path("models/model.onnx")

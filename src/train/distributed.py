@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.errors import UserError
+from src.pipeline.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
 

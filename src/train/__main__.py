@@ -16,32 +16,29 @@ from dvclive import Live
 from scmrepo.exceptions import SCMError
 from tqdm import tqdm
 
-from src.checkpoint import Checkpoint
-from src.dataset import (
+from src.mnist.images import (
     CLASS_NAMES,
     MEAN,
-    SIDE,
     STD,
     Images,
-    Manifest,
-    check_file,
-    load_manifest,
     load_test_images,
     load_training_images,
     split_validation,
 )
-from src.distributed import Processes, join
-from src.engine import Machine, Metrics, evaluate, set_up_machine
-from src.errors import Interrupted, UserError, exit_on_user_error
-from src.files import atomic_write, replace_folder, sha256
-from src.interruption import Interruption
-from src.model import encode_model
-from src.params import Params, load_params
-from src.results import MODEL_FILE, TRAIN_METRICS_DIR
-from src.seeding import generator
-from src.training import Training, initial_model
-from src.transforms import random_affine, to_input
-from src.trim import restore, trim
+from src.mnist.manifest import Manifest, check_file, load_manifest
+from src.pipeline.errors import Interrupted, UserError, exit_on_user_error
+from src.pipeline.files import atomic_write, replace_folder, sha256
+from src.pipeline.machine import Machine, set_up_machine
+from src.pipeline.params import Params, load_params
+from src.pipeline.results import MODEL_FILE, TRAIN_METRICS_DIR
+from src.resnet.model_file import encode_model
+from src.resnet.trim import restore, trim
+from src.train.batches import steps_per_epoch, training_batches
+from src.train.checkpoint import Checkpoint
+from src.train.distributed import Processes, join
+from src.train.interruption import Interruption
+from src.train.metrics import Metrics, evaluate
+from src.train.training import Training, initial_model
 
 UNFINISHED_METRICS_DIR = Path("metrics/.train")  # what dvclive writes to until the run succeeds
 BAR_STEPS = 20  # the progress bar reads the loss, and so waits for the device, once in this many steps
@@ -165,51 +162,6 @@ def identity(params: Params, manifest: Manifest, machine: Machine, processes: Pr
         "machine": [str(machine), torch.backends.cpu.get_cpu_capability()],
         "processes": processes.count,
     }
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    return math.ceil(images / batch_size)
-
-
-def training_batches(
-    data: Images, params: Params, epoch: int, first: int = 0, processes: Processes | None = None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """One epoch's batches: each image once, in an order and with a warp that are functions of (seed, epoch, step).
-
-    The batches' sizes differ by one image at most, so that none is too small for batch normalisation.
-
-    Args:
-        data: the whole training set.
-        params: of the run.
-        epoch: counted from 0.
-        first: the step of the epoch to begin with.
-        processes: that share each batch; None for this one alone.
-
-    Yields:
-        inputs (N, 1, S, S) float32 in channels_last and labels (N,) int64, this process's share, and the number of
-        images in the whole batch.
-    """
-    processes = processes or Processes()
-    count = len(data.labels)
-    order = torch.randperm(count, generator=generator(params.seed, "order", epoch))
-    batches = order.tensor_split(steps_per_epoch(count, params.batch_size))
-    for step, batch in enumerate(batches[first:], first):
-        indices = processes.share(batch).to(data.images.device, non_blocking=True)
-        theta = None
-        if params.augment:
-            theta = random_affine(
-                len(batch),
-                side=SIDE,
-                max_rotation=params.max_rotation,
-                max_shift=params.max_shift,
-                max_scaling=params.max_scaling,
-                generator=generator(params.seed, "augment", epoch, step),
-            )
-            theta = processes.share(theta).to(data.images.device, non_blocking=True)
-        # index_select copies whole images; indexing by a tensor took ten times as long
-        inputs = to_input(data.images.index_select(0, indices), params.image_size, theta)
-        labels = data.labels.index_select(0, indices).long()
-        yield inputs.contiguous(memory_format=torch.channels_last), labels, len(batch)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from src.dataset import SIDE
+from src.mnist.images import SIDE
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 BOX = 20  # pixels, of the square that the digit is fitted into

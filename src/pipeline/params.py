@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from src.errors import UserError
+from src.pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 

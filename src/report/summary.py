@@ -1,7 +1,7 @@
 """The last words of ``make repro``: what came out, where it is, and which command comes next. No stage of its own."""
 
-from src.errors import exit_on_user_error
-from src.results import (
+from src.pipeline.errors import exit_on_user_error
+from src.pipeline.results import (
     EVALUATE_METRICS_FILE,
     EXPORT_METRICS_FILE,
     MODEL_FILE,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.errors import UserError
+from src.pipeline.errors import UserError
 
 UNSIGNED_BYTE = 0x08
 

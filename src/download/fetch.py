@@ -10,7 +10,7 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from src.files import atomic_write
+from src.pipeline.files import atomic_write
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0  # seconds
 DEADLINE = 600.0  # seconds for one attempt as a whole: a server that sends a byte now and then is no source

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 
-from src.calibration import calibration
-from src.dataset import load_manifest, load_test_images
-from src.engine import batch_predictions, set_up_machine
-from src.errors import UserError, exit_on_user_error
-from src.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
-from src.files import atomic_write, write_json
-from src.model import load_model
-from src.params import load_params
-from src.results import (
+from src.evaluate.calibration import calibration
+from src.evaluate.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
+from src.mnist.images import load_test_images
+from src.mnist.manifest import load_manifest
+from src.pipeline.errors import UserError, exit_on_user_error
+from src.pipeline.files import atomic_write, write_json
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import load_params
+from src.pipeline.results import (
     CONFUSION_MATRIX_FILE,
     EVALUATE_METRICS_FILE,
     LEARNING_CURVES_FILE,
@@ -26,7 +26,9 @@ from src.results import (
     RELIABILITY_FILE,
     load_curve,
 )
-from src.trim import trim
+from src.resnet.inference import batch_predictions
+from src.resnet.model_file import load_model
+from src.resnet.trim import trim
 
 
 @exit_on_user_error

@@ -7,10 +7,10 @@ evaluate the model anew.
 import json
 from collections.abc import Iterable, Sequence
 
-from src.errors import exit_on_user_error
-from src.files import atomic_write
-from src.params import Params, load_params
-from src.results import (
+from src.pipeline.errors import exit_on_user_error
+from src.pipeline.files import atomic_write
+from src.pipeline.params import Params, load_params
+from src.pipeline.results import (
     CONFUSION_MATRIX_FILE,
     EVALUATE_METRICS_FILE,
     LEARNING_CURVES_FILE,

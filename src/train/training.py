@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from src.dataset import CLASS_NAMES
-from src.distributed import Processes
-from src.engine import Machine, Metrics, Tally
-from src.errors import UserError
-from src.model import build_model, load_imagenet_weights
-from src.params import Params
-from src.seeding import derived_seed
+from src.mnist.images import CLASS_NAMES
+from src.pipeline.errors import UserError
+from src.pipeline.machine import Machine
+from src.pipeline.params import Params
+from src.resnet.network import build_model, load_imagenet_weights
+from src.train.distributed import Processes
+from src.train.metrics import Metrics, Tally
+from src.train.seeding import derived_seed
 
 
 class Training:

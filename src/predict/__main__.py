@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.dataset import Images
-from src.digit_image import read_grey, to_mnist
-from src.engine import Machine, batch_predictions, set_up_machine
-from src.errors import UserError, exit_on_user_error
-from src.model import load_model
-from src.results import MODEL_FILE
-from src.trim import trim
+from src.mnist.images import Images
+from src.pipeline.errors import UserError, exit_on_user_error
+from src.pipeline.machine import Machine, set_up_machine
+from src.pipeline.results import MODEL_FILE
+from src.predict.digit_image import read_grey, to_mnist
+from src.resnet.inference import batch_predictions
+from src.resnet.model_file import load_model
+from src.resnet.trim import trim
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}  # of the files that are read in a folder
 STANDARD_INPUT = Path("-")
