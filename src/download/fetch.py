@@ -4,15 +4,12 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import requests
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
-from src.pipeline.files import atomic_write
-
-CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0  # seconds
+CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0  # seconds
 DEADLINE = 600.0  # seconds for one attempt as a whole: a server that sends a byte now and then is no source
 ATTEMPTS = 3
 BACKOFF = 1.0  # seconds before the second attempt, twice that before the third
@@ -35,47 +32,60 @@ class FetchError(Exception):
         self.reasons = reasons
 
 
-def fetch(sources: Iterable[str], path: Path, *, sha256: str, size: int, md5: str | None = None) -> None:
-    """Bring a file to ``path`` from the first source that has it with the right size and hashes.
+def fetch(name: str, sources: Iterable[str], size: int, known_hash: str) -> bytes:
+    """Read a file from the first source that has it whole and right, and say which source is asked.
 
     Args:
+        name: of the file, for the lines that are printed.
         sources: URLs (http, https) or paths of files, tried in this order.
-        path: where the file goes. It appears there only when whole and right.
-        sha256: in hex.
         size: in bytes; no more than that is ever read.
-        md5: in hex, where that is what the publisher gives.
+        known_hash: such as ``md5:…`` or ``sha256:…``, in hex.
 
     Raises:
         FetchError: no source has it.
-        UserError: it can't be written.
     """
     reasons = []
     for source in sources:
         try:
-            _fetch_one(source, path, sha256, size, md5)
+            return _fetch_from(source, name, size, known_hash)
         except SourceError as error:
             reasons.append(f"{source}: {error}")
-        else:
-            return
-    raise FetchError(path.name, reasons)
+    raise FetchError(name, reasons)
 
 
-def _fetch_one(source: str, path: Path, sha256: str, size: int, md5: str | None) -> None:
+def _fetch_from(source: str, name: str, size: int, known_hash: str) -> bytes:
     for attempt in range(1, ATTEMPTS + 1):
+        again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
+        patience = f" (for {READ_TIMEOUT:.0f} s without data at the most)" if _is_url(source) else ""
+        print(f"download: asking {source}{again}{patience}", flush=True)
         try:
-            with atomic_write(path) as file:
-                _copy(_chunks(source), file, path.name, sha256, size, md5)
+            return _read(source, name, size, known_hash)
         except SourceError as error:
             if not error.passing or attempt == ATTEMPTS:
                 raise
+            print(f"download: it {error}", flush=True)
             time.sleep(BACKOFF * 2 ** (attempt - 1))
-        else:
-            return
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _read(source: str, name: str, size: int, known_hash: str) -> bytes:
+    content = bytearray()
+    with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        for chunk in _chunks(source):
+            content += chunk
+            bar.update(len(chunk))
+            if len(content) > size:
+                raise SourceError(f"sends more than the {size:,} bytes of {name}")
+    if len(content) < size:
+        raise SourceError(f"ends after {len(content):,} of {size:,} bytes", passing=True)
+    algorithm, _, expected = known_hash.partition(":")
+    if hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() != expected:
+        raise SourceError("sends a file with the wrong hash")
+    return bytes(content)
 
 
 def _chunks(source: str) -> Iterator[bytes]:
-    """The bytes of a URL or a file. Its own errors come as `SourceError`, so that they can't pass for the writer's."""
-    if source.startswith(("http://", "https://")):
+    if _is_url(source):
         yield from _chunks_of_url(source)
         return
     try:
@@ -83,7 +93,7 @@ def _chunks(source: str) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
     except OSError as error:
-        raise SourceError(error.strerror or str(error)) from error
+        raise SourceError(f"can't be read: {error.strerror or error}") from error
 
 
 def _chunks_of_url(url: str) -> Iterator[bytes]:
@@ -97,7 +107,7 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 yield chunk
                 if time.monotonic() - start > DEADLINE:
-                    raise SourceError(f"not done after {DEADLINE:.0f} s")
+                    raise SourceError(f"is not done after {DEADLINE:.0f} s")
     except requests.HTTPError as error:
         status = error.response.status_code
         raise SourceError(f"answers {status} {error.response.reason}", passing=status >= 500) from error
@@ -106,36 +116,23 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
         raise SourceError("is no valid URL") from error
     except requests.ConnectTimeout as error:
-        raise SourceError(f"no connection within {CONNECT_TIMEOUT:.0f} s", passing=True) from error
+        raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
     except (requests.ReadTimeout, ReadTimeoutError) as error:
-        raise SourceError(f"no data for {READ_TIMEOUT:.0f} s", passing=True) from error
+        raise SourceError(f"sends no data for {READ_TIMEOUT:.0f} s", passing=True) from error
+    except requests.ConnectionError as error:  # before an answer; only a connection that broke is worth a second try
+        proxy = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
+        broke = isinstance(error.args[0], ProtocolError)
+        raise SourceError(f"can't be reached: {proxy}{_innermost(error)}", passing=broke) from error
     except (requests.RequestException, HTTPError, OSError) as error:
-        raise SourceError(_innermost(error), passing=True) from error
+        raise SourceError(f"breaks off: {_innermost(error)}", passing=True) from error
 
 
-def _copy(chunks: Iterable[bytes], file: BinaryIO, name: str, sha256: str, size: int, md5: str | None) -> None:
-    """Copy to ``file``; `SourceError` unless size and hashes are right."""
-    hashes = {hashlib.sha256(): sha256}
-    if md5 is not None:
-        hashes[hashlib.md5(usedforsecurity=False)] = md5
-    received = 0
-    with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for chunk in chunks:
-            received += len(chunk)
-            if received > size:
-                raise SourceError(f"sends more than the {size:,} bytes of {name}")
-            for digest in hashes:
-                digest.update(chunk)
-            file.write(chunk)
-            bar.update(len(chunk))
-    if received < size:
-        raise SourceError(f"ends after {received:,} of {size:,} bytes", passing=True)
-    if any(digest.hexdigest() != expected for digest, expected in hashes.items()):
-        raise SourceError("sends a file with the wrong hash")
+def _is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
 
 
 def _innermost(error: BaseException) -> str:
-    """What lies under the wrappers of requests and urllib3, in a few words."""
+    """Find what lies under the wrappers of requests and urllib3, in a few words."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__

@@ -1,4 +1,4 @@
-"""From uint8 images to the model's input, a whole batch at a time, on the device that holds the batch."""
+"""From uint8 images to the network's input, a whole batch at a time, on the device that holds the batch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,15 @@ from src.mnist.images import MEAN, STD
 
 
 def to_input(images: torch.Tensor, image_size: int, theta: torch.Tensor | None = None) -> torch.Tensor:
-    """Scale to [0, 1], warp where asked, normalise, resize as the seed recipe's ``Resize`` does (bilinear).
+    """Scale to [0, 1], warp where asked, normalise, and resize as the seed recipe's ``Resize`` does (bilinear).
 
-    All but the resizing is done at the images' own size, where it costs least: what is linear may change places.
+    The warp and the normalisation come before the resizing: at 28 pixels they cost least. Normalisation is the same
+    linear map for each pixel and resizing a mean of pixels, so their order makes no difference.
 
     Args:
         images: (N, H, W) uint8.
         image_size: S, in pixels.
-        theta: (N, 2, 3) float32, from `random_affine`; None for no warp.
+        theta: (N, 2, 3) float32, as ``affine_grid`` takes it; None for no warp.
 
     Returns:
         (N, 1, S, S) float32.

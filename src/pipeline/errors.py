@@ -1,11 +1,9 @@
-"""How a stage ends when something is wrong: one line for the user, a non-zero exit code, no traceback.
-
-Ctrl-C outside training is for src/__init__.py, which is there before anything else is imported.
-"""
+"""How a stage ends when something is wrong: one line for the user, a non-zero exit code, no traceback."""
 
 import functools
 import sys
 from collections.abc import Callable
+from types import TracebackType
 
 
 class UserError(Exception):
@@ -36,3 +34,18 @@ def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(error.exit_code)
 
     return wrapper
+
+
+def report_interrupt_in_one_line() -> None:
+    """Have Ctrl-C print one line instead of a traceback, for the rest of this process.
+
+    A stage calls it before its imports, which take seconds. Everything else is reported as ever.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted: run the same command again to go on", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook

@@ -1,26 +1,26 @@
-"""Writing and checking files: nothing half-written ever stands under a final name."""
+"""Writing, reading and hashing files. Nothing half-written ever stands under a final name."""
 
+import csv
 import hashlib
+import io
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from src.pipeline.errors import UserError
 
 
-@contextmanager
-def atomic_write(path: Path, *, suffix: str = ".partial") -> Iterator[BinaryIO]:
-    """Open a hidden file beside ``path``; on a clean exit flush it to disk and rename it to ``path``.
+def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:
+    """Write a hidden file beside ``path``, flush it to disk, and rename it to ``path``.
 
-    After an exception the hidden file is gone and whatever stood under ``path`` is untouched. After a kill the hidden
-    file is left, under a name that the next write takes again.
+    After an error the hidden file is gone and whatever stood under ``path`` is untouched. After a kill the hidden file
+    is left, under a name that the next write takes again.
 
     Args:
-        path: where the file goes.
+        path: the final name; missing folders are made.
+        content: of the whole file.
         suffix: of the hidden file, for writers that may be at work on one ``path`` at a time.
 
     Raises:
@@ -31,7 +31,7 @@ def atomic_write(path: Path, *, suffix: str = ".partial") -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
-                yield file
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -42,32 +42,48 @@ def atomic_write(path: Path, *, suffix: str = ".partial") -> Iterator[BinaryIO]:
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
 
 
-def replace_folder(source: Path, target: Path) -> None:
-    """Put the folder ``source`` in the place of the folder ``target``, which may exist.
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON with a final newline."""
+    write_file(path, (json.dumps(value, indent=2) + "\n").encode())
 
-    A kill in between leaves no ``target``, or the new one and a hidden copy of the old; never a mixture.
+
+def read_json(path: Path) -> Any:
+    """Read a result in JSON.
 
     Raises:
-        UserError: it can't be done.
+        UserError: it is missing or damaged.
     """
-    old = target.with_name(f".{target.name}.old")
     try:
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        source.rename(target)
-    except OSError as error:
-        raise UserError(f"can't write {target}: {error.strerror or error}") from error
-    shutil.rmtree(old, ignore_errors=True)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write ``value`` to ``path`` as indented JSON with a final newline."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows with the same keys as CSV, the keys as its header. There must be at least one row."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue().encode())
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """Read a CSV or, by its suffix, a TSV file: the cells of each column, by its name in the header.
+
+    Raises:
+        UserError: it is missing, or a row is shorter or longer than the header.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        columns = list(zip(header, *rows, strict=True))
+        return {name: list(cells) for name, *cells in columns}
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of the file at ``path``, in hex."""
+    """Hash the file at ``path``: the SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,48 +9,63 @@ from src.pipeline.errors import UserError
 
 
 class Machine(NamedTuple):
-    """Where the arithmetic is done and in which precision."""
+    """A device and the precision of its matrix work."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> torch.autocast:
-        """A context that does the matrix work in ``dtype``."""
+        """Return a context that does the matrix work in ``dtype``."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    def describe(self) -> dict[str, str | int]:
+        """Name what the bits of a result depend on: device, precision, threads and the CPU's instructions."""
+        return {
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+        }
+
     def __str__(self) -> str:
-        kind = self.device.type
-        name = torch.cuda.get_device_name(self.device) if kind == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
-        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+        return "{device}, {precision}, {threads} threads, {instructions}".format(**self.describe())
 
 
 def set_up_machine(device: str, precision: str, threads: int) -> Machine:
     """Choose the device, the precision and the number of threads, and turn deterministic algorithms on.
 
     Args:
-        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        device: ``auto`` for an accelerator if PyTorch sees one and else the CPU, or a device's type.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device has it in hardware.
         threads: of the CPU. Sums are split among them, so results depend on it. 0 for one a core that this process
             may use, shared out where ``torchrun`` starts several processes; no environment variable changes it.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: there is no such device.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but PyTorch sees no GPU here; set device to auto or cpu")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
     torch.set_num_threads(threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
-    chosen = torch.device("cpu")
-    if on_gpu:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16()
-    bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
+    torch.backends.cudnn.allow_tf32 = False  # as it is by default, fp32 would mean TF32
+    chosen = _choose_device(device)
+    bf16 = precision == "bf16" or (precision == "auto" and _has_bf16(chosen))
     return Machine(chosen, torch.bfloat16 if bf16 else torch.float32)
+
+
+def _choose_device(device: str) -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if device == "cpu" or (device == "auto" and found is None):
+        return torch.device("cpu")
+    if found is None or device not in ("auto", found.type):
+        seen = f"sees {found.type}" if found else "sees the CPU alone"
+        raise UserError(f"device = {device}, but PyTorch {seen} here; set device to auto or {found or 'cpu'}")
+    if found.type == "mps":
+        return found  # there is never a second one
+    chosen = torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0")))
+    torch.accelerator.set_device_index(chosen.index)
+    return chosen
 
 
 def _usable_cores() -> int:
@@ -59,7 +74,11 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1  # where there is no such call: macOS, Windows
 
 
-def _cpu_has_bf16() -> bool:
-    """Whether oneDNN has bf16 matrix instructions here (AVX512-BF16, AMX or Arm BF16), not only an emulation."""
+def _has_bf16(device: torch.device) -> bool:
+    """Tell whether ``device`` has bf16 matrix instructions, not only an emulation of them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False  # tried on none
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

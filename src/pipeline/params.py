@@ -1,27 +1,18 @@
 """The parameters of a run: ``params.yaml``, read and checked in one place."""
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML, YAMLError
 
 from src.pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 
-
-def _yaml_1_2_float(value: object) -> object:
-    """PyYAML reads YAML 1.1, where ``1e-3`` is a string; DVC reads YAML 1.2, where it is a number."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", value):
-        return float(value)
-    return value
-
-
-Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_yaml_1_2_float)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Params(BaseModel):
@@ -49,24 +40,24 @@ class Params(BaseModel):
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
     checkpoint_minutes: Annotated[Real, Field(gt=0, le=1440)]
     launcher: str  # dvc.yaml reads it
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read ``path``.
+    """Read ``path`` as DVC does, by ruamel.yaml as YAML 1.2, so that `dvc.lock` and the run mean the same.
 
     Raises:
         UserError: the file is missing or no YAML mapping, or a key is unknown, missing, or has a value that it may
             not take. The message is one line that names the key, the value and what is allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} must be a mapping of parameter names to values")
@@ -79,17 +70,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """One line for one of pydantic's errors."""
+    """Turn one of pydantic's errors into one line."""
     key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Params.model_fields, n=1)
-        return f"unknown parameter {key!r}, " + (f"did you mean {near[0]!r}?" if near else _allowed_keys())
+        allowed = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(Params.model_fields)}"
+        return f"unknown parameter {key!r}, {allowed}"
     if problem["type"] == "missing":
         return f"parameter {key!r} is missing"
     value = repr(problem["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _allowed_keys() -> str:
-    return "allowed are " + ", ".join(Params.model_fields)
+    spelling = "; write true or false" if problem["type"] == "bool_type" else ""  # YAML 1.2 has no yes, no, on, off
+    return f"{key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}{spelling}"

@@ -1,4 +1,9 @@
-"""The digits in image files: ``python -m src.predict IMAGE...``. No stage of the workflow; it uses the kept model."""
+"""The digits in image files: ``python -m src.predict IMAGE...``, by the trained model. No stage of the workflow."""
+
+from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
+
+if __name__ == "__main__":
+    report_interrupt_in_one_line()
 
 import argparse
 import io
@@ -11,16 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from src.mnist.images import Images
-from src.pipeline.errors import UserError, exit_on_user_error
-from src.pipeline.machine import Machine, set_up_machine
+from src.mnist.images import SIDE
+from src.pipeline.machine import set_up_machine
 from src.pipeline.results import MODEL_FILE
-from src.predict.digit_image import read_grey, to_mnist
-from src.resnet.inference import batch_predictions
-from src.resnet.model_file import load_model
-from src.resnet.trim import trim
+from src.predict.digit_image import to_mnist
+from src.predict.picture import read_grey
+from src.resnet.inference import Classifier
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}  # of the files that are read in a folder
 STANDARD_INPUT = Path("-")
@@ -37,29 +39,18 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # a file's name comes out as it is, whatever its encoding
     arguments = parse_arguments()
-    try:
-        model, metadata = load_model(arguments.model)
-    except ValueError as error:
-        raise UserError(f"{error}; run `dvc repro train`") from error
-    machine = set_up_machine("auto", "fp32", threads=0)
-    model = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
+    classifier = Classifier(arguments.model, set_up_machine("auto", "fp32", threads=0))
 
     if not arguments.json:
         print(ROW.format("digit", "probability", "runners-up", "file"))
     files, all_read = find_files(arguments.images), True
     while chunk := list(itertools.islice(files, CHUNK)):
-        digits = {}
-        for number, file in enumerate(chunk):
-            try:
-                digits[number] = read_digit(file)
-            except (OSError, ValueError) as error:
-                all_read = False
-                print(f"error: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-        if digits:
-            probabilities = classify(model, np.stack(list(digits.values())), metadata["image_size"], machine)
-            for number, row in zip(digits, probabilities, strict=True):
-                ranking = [(int(metadata["class_names"][i]), row[i].item()) for i in row.argsort(descending=True)]
-                print((as_json if arguments.json else as_row)(chunk[number], ranking))
+        read, digits = read_digits(chunk)
+        all_read &= len(read) == len(chunk)
+        probabilities = classifier.logits(torch.from_numpy(digits)).softmax(1)
+        for file, row in zip(read, probabilities, strict=True):
+            ranking = [(int(classifier.class_names[i]), row[i].item()) for i in row.argsort(descending=True)]
+            print((as_json if arguments.json else as_row)(file, ranking))
     sys.exit(0 if all_read else 1)
 
 
@@ -85,8 +76,24 @@ def find_files(names: list[str]) -> Iterator[Path]:
             yield path
 
 
+def read_digits(files: list[Path]) -> tuple[list[Path], np.ndarray]:
+    """Read the digit of each file. A file without one is a line on stderr.
+
+    Returns:
+        The files that hold a digit, and these digits in MNIST's form: (N, 28, 28) uint8.
+    """
+    read, digits = [], []
+    for file in files:
+        try:
+            digits.append(read_digit(file))
+            read.append(file)
+        except (OSError, ValueError) as error:
+            print(f"error: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+    return read, np.array(digits, np.uint8).reshape(-1, SIDE, SIDE)
+
+
 def read_digit(file: Path) -> np.ndarray:
-    """The digit in an image file, or in standard input, in MNIST's form: (28, 28) uint8.
+    """Read the digit in an image file, or in standard input, in MNIST's form: (28, 28) uint8.
 
     Raises:
         OSError: the file can't be read.
@@ -100,22 +107,15 @@ def read_digit(file: Path) -> np.ndarray:
         return to_mnist(read_grey(opened))
 
 
-def classify(model: nn.Module, digits: np.ndarray, image_size: int, machine: Machine) -> torch.Tensor:
-    """The probabilities (N, C) of the classes for digits (N, 28, 28) uint8."""
-    data = Images(torch.from_numpy(digits), torch.zeros(len(digits), dtype=torch.uint8))  # the labels are not known
-    batches = batch_predictions(model, data.to(machine.device), image_size, machine)
-    return torch.cat([logits for logits, _ in batches]).softmax(1).cpu()
-
-
 def as_json(file: Path, ranking: list[tuple[int, float]]) -> str:
-    """One line for one file; ``ranking`` holds (digit, probability), the likeliest first."""
+    """Write one line for one file; ``ranking`` holds (digit, probability), the likeliest first."""
     (digit, probability), *others = ranking[: 1 + RUNNERS_UP]
     runners_up = [{"digit": digit, "probability": probability} for digit, probability in others]
     return json.dumps({"file": str(file), "digit": digit, "probability": probability, "runners_up": runners_up})
 
 
 def as_row(file: Path, ranking: list[tuple[int, float]]) -> str:
-    """The same as a line of a table."""
+    """Write the same as a line of a table."""
     (digit, probability), *others = ranking[: 1 + RUNNERS_UP]
     runners_up = ", ".join(f"{digit} {probability:.2%}" for digit, probability in others)
     return ROW.format(digit, f"{probability:.2%}", runners_up, file)

@@ -5,19 +5,14 @@ put into 28 x 28 so that its centre of mass is in the middle; light ink on a bla
 finding the ink. The numbers below were chosen by trial; `python -m benchmarks.pictures` says how well they do.
 """
 
-import warnings
-from typing import BinaryIO
-
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
 
 from src.mnist.images import SIDE
+from src.predict.picture import frame_of
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 BOX = 20  # pixels, of the square that the digit is fitted into
-WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
-FRAME = 0.03  # of the shorter side: the picture's edge, of which most is taken to be ground
 MIN_CONTRAST = 10  # grey levels of 255 between ink and ground
 NOISE = 5  # standard deviations of the ground above which a pixel may be ink
 FAINT = 0.05  # of the ink's level: what is fainter is ground
@@ -25,33 +20,6 @@ RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
 THIN, PEN = 2.0, 2.6  # pixels in the box: a stroke thinner than 99% of MNIST's is drawn as wide as its median
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
-
-
-def read_grey(file: BinaryIO) -> np.ndarray:
-    """Read the first frame of a picture, upright, at most `WORKING_SIDE` pixels long.
-
-    Returns:
-        (H, W) float32 in [0, 255], 0 for black.
-
-    Raises:
-        ValueError: it is no sound picture of the `FORMATS`, or has more than Pillow's `MAX_IMAGE_PIXELS`.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
-            image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):
-                return _shrink(_stretch(image))
-            if image.has_transparency_data:
-                return _put_on_ground(_shrink(image.convert("RGBA").convert("LA")))
-            return _shrink(image.getchannel("L") if image.mode == "LAB" else image.convert("L"))
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(f"no picture of the kinds {', '.join(FORMATS)}") from error
-    except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
-        raise ValueError(f"can't be read as a picture: {' '.join(str(error).split())}") from error
 
 
 def to_mnist(grey: np.ndarray) -> np.ndarray:
@@ -123,7 +91,7 @@ def thicken(ink: np.ndarray) -> np.ndarray:
 
 def _relief(grey: np.ndarray) -> tuple[np.ndarray, float]:
     """How far each pixel stands out from the ground, ink upwards, and the height that noise does not reach."""
-    frame = _frame(grey.shape)
+    frame = frame_of(grey.shape)
     relief = grey - _lighting(grey, frame)
     # The fourth power: ink stands out by more than a shadow does, if in fewer pixels.
     if (relief.clip(max=0) ** 4).sum() > (relief.clip(min=0) ** 4).sum():
@@ -146,36 +114,6 @@ def _start(ink: np.ndarray) -> int:
     """
     centre = np.average(np.arange(len(ink)), weights=ink)
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - len(ink)))
-
-
-def _stretch(image: Image.Image) -> Image.Image:
-    """A picture of 16 or 32 bits a pixel, whatever its range, as one of floats in [0, 255]."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
-    lowest = values.min()
-    return Image.fromarray((values - lowest) * (255 / max(values.max() - lowest, 1e-9)))
-
-
-def _shrink(image: Image.Image) -> np.ndarray:
-    image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.float32)
-
-
-def _put_on_ground(grey_alpha: np.ndarray) -> np.ndarray:
-    """Put a partly transparent picture (H, W, 2) on a ground from which it stands out, or that it already has."""
-    grey, opacity = grey_alpha[..., 0], grey_alpha[..., 1] / 255
-    frame = _frame(grey.shape)
-    if np.median(opacity[frame]) > 0.5:
-        ground = np.median(grey[frame][opacity[frame] > 0.5])
-    else:
-        ground = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
-    return grey * opacity + ground * (1 - opacity)
-
-
-def _frame(shape: tuple[int, int]) -> np.ndarray:
-    frame = np.ones(shape, bool)
-    width = max(1, int(FRAME * min(shape)))
-    frame[width:-width, width:-width] = False
-    return frame
 
 
 def _lighting(grey: np.ndarray, frame: np.ndarray) -> np.ndarray:

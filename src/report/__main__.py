@@ -1,80 +1,67 @@
-"""Stage ``report``: the run on one page, ``metrics/report.md``, as Git hosts render it.
+"""Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-A stage of its own, because it shows every parameter: as a part of ``evaluate``, it would have a change of any of them
-evaluate the model anew.
-"""
+from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
 
-import json
-from collections.abc import Iterable, Sequence
+if __name__ == "__main__":
+    report_interrupt_in_one_line()
 
-from src.pipeline.errors import exit_on_user_error
-from src.pipeline.files import atomic_write
-from src.pipeline.params import Params, load_params
+import numpy as np
+
+from src.mnist.images import CLASS_NAMES, load_test_images
+from src.mnist.manifest import load_manifest
+from src.pipeline.files import read_columns, read_json, write_file
+from src.pipeline.params import load_params
 from src.pipeline.results import (
-    CONFUSION_MATRIX_FILE,
+    CALIBRATION_FILE,
+    CLASSES_FILE,
     EVALUATE_METRICS_FILE,
-    LEARNING_CURVES_FILE,
-    MISTAKES_FILE,
-    RELIABILITY_FILE,
-    REPORT_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
     SETS,
+    TRAIN_CURVES_DIR,
     TRAIN_METRICS_FILE,
-    load_metrics,
 )
-
-DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
-PICTURES = {
-    LEARNING_CURVES_FILE: "Learning curves: loss and accuracy of each set by epoch",
-    CONFUSION_MATRIX_FILE: "Confusion matrix of the test set",
-    MISTAKES_FILE: "The most confident mistakes: image, truth, guess, confidence",
-    RELIABILITY_FILE: "Reliability diagram: accuracy against confidence, and the images in each bin",
-}
+from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
+from src.report.page import CONFUSION, CURVES, MISTAKES, PAGE_FILE, PICTURES_DIR, RELIABILITY, write_page
 
 
 @exit_on_user_error
 def main() -> None:
-    text = report(load_params(), load_metrics(TRAIN_METRICS_FILE), load_metrics(EVALUATE_METRICS_FILE))
-    with atomic_write(REPORT_FILE) as file:
-        file.write(text.encode())
-    print(f"report: {REPORT_FILE}")
+    # Load what the other stages left.
+    params = load_params()
+    train, test = read_json(TRAIN_METRICS_FILE), read_json(EVALUATE_METRICS_FILE)["test"]
+    run, classes = read_json(RUN_FILE), read_columns(CLASSES_FILE)
+    bins = {name: np.array(cells, float) for name, cells in read_columns(CALIBRATION_FILE).items()}
+    actual, predicted, confidences = load_predictions()
+    images, _ = load_test_images(load_manifest())
+
+    # Draw.
+    pictures = {
+        CURVES: learning_curves(load_curves("loss"), load_curves("accuracy")),
+        CONFUSION: confusion_matrix(actual, predicted, CLASS_NAMES),
+        MISTAKES: most_confident_mistakes(images.numpy(), actual, predicted, confidences, CLASS_NAMES),
+        RELIABILITY: reliability_diagram(bins, test["calibration_error"]),
+    }
+
+    # Save.
+    for name, picture in pictures.items():
+        write_file(PICTURES_DIR / name, picture)
+    write_file(PAGE_FILE, write_page(params, train, test, run, classes).encode())
+    print(f"report: {PAGE_FILE}, its pictures in {PICTURES_DIR}")
 
 
-def report(params: Params, train: dict, evaluate: dict) -> str:
-    """The page, in Markdown, from the parameters and the two stages' metrics."""
-    test = evaluate["test"]
-    epochs = train["step"] + 1
-    sets = {name: metrics for name, metrics in (train | {"test": test}).items() if name in SETS}
-    parts = [
-        "# Report of the run",
-        f"ResNet-18 from {train['initial_weights']} weights, trained for {epochs} epoch{'s' * (epochs > 1)} on "
-        f"{train['training_images']:,} images of {DATASETS[evaluate['dataset']]}, tested on {test['images']:,}.",
-        f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors. "
-        f"Expected calibration error {test['expected_calibration_error']:.2%}.",
-        table(
-            ("set", "mean loss per image", "accuracy"),
-            ((name, f"{metrics['loss']:.4f}", f"{metrics['accuracy']:.2%}") for name, metrics in sets.items()),
-        ),
-        "The train figures are the running ones of the last epoch, on augmented images.",
-        *(f"![{title}]({path.relative_to(REPORT_FILE.parent).as_posix()})" for path, title in PICTURES.items()),
-        "## Class by class",
-        table(
-            ("class", "precision", "recall", "F1"),
-            ((name, *(f"{value:.2%}" for value in row.values())) for name, row in evaluate["per_class"].items()),
-        ),
-        "## Parameters",
-        table(
-            ("parameter", "value"),
-            ((f"`{name}`", f"`{json.dumps(value)}`") for name, value in params),
-        ),
-        f"Written by `dvc repro` from `{TRAIN_METRICS_FILE.as_posix()}`, `{EVALUATE_METRICS_FILE.as_posix()}` and "
-        "`params.yaml`.",
-    ]
-    return "\n\n".join(parts) + "\n"
+def load_curves(metric: str) -> dict[str, list[float]]:
+    """Read ``loss`` or ``accuracy`` after each epoch, of each set that the run had."""
+    curves = {name: read_columns(TRAIN_CURVES_DIR / name / f"{metric}.tsv")[metric] for name in SETS}
+    return {name: [float(value) for value in values] for name, values in curves.items() if values}
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read of each test image the true class, the predicted one, both (N,) int, and the latter's probability (N,)."""
+    columns = read_columns(PREDICTIONS_FILE)
+    actual = np.array([CLASS_NAMES.index(name) for name in columns["actual"]])
+    predicted = np.array([CLASS_NAMES.index(name) for name in columns["predicted"]])
+    return actual, predicted, np.array(columns["confidence"], float)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,27 @@
 """The last words of ``make repro``: what came out, where it is, and which command comes next. No stage of its own."""
 
 from src.pipeline.errors import exit_on_user_error
+from src.pipeline.files import read_json
 from src.pipeline.results import (
     EVALUATE_METRICS_FILE,
     EXPORT_METRICS_FILE,
     MODEL_FILE,
     ONNX_FILE,
-    REPORT_FILE,
     TRAIN_METRICS_FILE,
-    load_metrics,
 )
+from src.report.page import PAGE_FILE
 
 
 @exit_on_user_error
 def main() -> None:
-    test = load_metrics(EVALUATE_METRICS_FILE)["test"]
-    weights = load_metrics(TRAIN_METRICS_FILE)["initial_weights"]
-    metrics_files = (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, EXPORT_METRICS_FILE)
-    accuracy = f"{test['accuracy']:.2%} right of {test['images']:,} test images"
+    test, train = read_json(EVALUATE_METRICS_FILE)["test"], read_json(TRAIN_METRICS_FILE)
+    accuracy = (
+        f"{test['accuracy']:.2%} right of {test['images']:,} test images, from {train['initial_weights']} weights"
+    )
     print()
-    print(f"model    {MODEL_FILE}, and {ONNX_FILE} for onnxruntime: {accuracy}, from {weights} weights")
-    print(f"metrics  {', '.join(map(str, metrics_files))}")
-    print(f"report   {REPORT_FILE}: all of it on one page, with the pictures")
+    print(f"model    {MODEL_FILE}, and {ONNX_FILE} for onnxruntime: {accuracy}")
+    print(f"metrics  {', '.join(map(str, (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, EXPORT_METRICS_FILE)))}")
+    print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
     print("keep it  git add -A && git commit -m 'a run'")
     print("next     . .venv/bin/activate && dvc exp run -S epochs=5 && dvc metrics diff")
 

@@ -1,4 +1,4 @@
-"""The model's file."""
+"""The file of a trained model: its weights, and what somebody needs to know who has nothing else."""
 
 import hashlib
 import json
@@ -10,16 +10,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from src.mnist.images import CLASS_NAMES, MEAN, STD
+from src.pipeline.errors import UserError
 from src.resnet.network import build_model
 
-METADATA_KEY = "mnist-resnet"
+METADATA_KEY = "mnist-resnet"  # in the files of both formats, safetensors and ONNX
+
+
+def model_metadata(image_size: int) -> dict[str, object]:
+    """Say how to feed the model and how to read its answers."""
+    return {
+        "architecture": "resnet18",
+        "class_names": CLASS_NAMES,
+        "image_size": image_size,  # pixels
+        "mean": MEAN,
+        "std": STD,
+    }
 
 
 def encode_model(model: nn.Module, metadata: Mapping[str, object]) -> bytes:
-    """The safetensors file of ``model``: the same bytes for the same weights and metadata.
+    """Encode ``model`` as safetensors: the same bytes for the same weights and metadata.
 
-    ``metadata`` goes in as JSON under one key, because safetensors keeps its keys in no fixed order, and with it a
-    hash of the weights, because safetensors has none.
+    ``metadata`` goes in as JSON under one key, because safetensors keeps its keys in no fixed order. A hash of the
+    weights goes in with it, because safetensors has none.
     """
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     return save(state, {METADATA_KEY: json.dumps({**metadata, "sha256": _hash(state)}, sort_keys=True)})
@@ -32,7 +45,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
         The model in evaluation mode on the CPU, and the metadata.
 
     Raises:
-        ValueError: the file is missing, damaged, or not of this project.
+        UserError: the file is missing, damaged, or not of this project.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -43,12 +56,13 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
         model = build_model(len(metadata["class_names"]))
         model.load_state_dict(state)
     except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is missing or damaged: {reason}; run `dvc repro train`") from error
     return model.eval(), metadata
 
 
 def _hash(state: Mapping[str, torch.Tensor]) -> str:
-    """The SHA-256 of all tensors' names, shapes and values, in hex."""
+    """Hash all tensors' names, shapes and values: the SHA-256 in hex."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,82 +1,72 @@
-"""The batches of an epoch."""
+"""The batches of an epoch: which images, in which order, warped how."""
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from src.mnist.images import SIDE, Images
 from src.mnist.inputs import to_input
 from src.pipeline.params import Params
-from src.train.distributed import Processes
-from src.train.seeding import generator
+from src.train.process_group import ProcessGroup
+from src.train.seeding import make_generator
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    return math.ceil(images / batch_size)
+class Batch(NamedTuple):
+    """One process's shard of a batch."""
+
+    inputs: torch.Tensor  # (N, 1, S, S) float32, channels_last
+    labels: torch.Tensor  # (N,) int64
+    size: int  # images in the batch of all processes
 
 
-def training_batches(
-    data: Images, params: Params, epoch: int, first: int = 0, processes: Processes | None = None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """One epoch's batches: each image once, in an order and with a warp that are functions of (seed, epoch, step).
+class Batches:
+    """The batches of all epochs. Their number in one epoch is ``len``, that of its images ``images``.
 
-    The batches' sizes differ by one image at most, so that none is too small for batch normalisation.
+    The order of an epoch's images is a function of (seed, epoch), the warp of a batch one of (seed, epoch, step), and
+    nothing else is random. So a run that stops anywhere can go on with the same batches.
 
-    Args:
-        data: the whole training set.
-        params: of the run.
-        epoch: counted from 0.
-        first: the step of the epoch to begin with.
-        processes: that share each batch; None for this one alone.
-
-    Yields:
-        inputs (N, 1, S, S) float32 in channels_last and labels (N,) int64, this process's share, and the number of
-        images in the whole batch.
+    The sizes of the batches differ by one image at most, so that none is too small for batch normalisation.
     """
-    processes = processes or Processes()
-    count = len(data.labels)
-    order = torch.randperm(count, generator=generator(params.seed, "order", epoch))
-    batches = order.tensor_split(steps_per_epoch(count, params.batch_size))
-    for step, batch in enumerate(batches[first:], first):
-        indices = processes.share(batch).to(data.images.device, non_blocking=True)
+
+    def __init__(self, data: Images, params: Params, group: ProcessGroup) -> None:
+        self._data, self._params, self._group = data, params, group
+        self.images = len(data.labels)
+
+    def __len__(self) -> int:
+        return math.ceil(self.images / self._params.batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 0, from its ``first_step`` on."""
+        order = torch.randperm(self.images, generator=make_generator(self._params.seed, "order", epoch))
+        batches = order.tensor_split(len(self))
+        for step, batch in enumerate(batches[first_step:], first_step):
+            yield self._make(batch, epoch, step)
+
+    def _make(self, batch: torch.Tensor, epoch: int, step: int) -> Batch:
+        device = self._data.images.device
+        indices = self._group.shard(batch).to(device, non_blocking=True)
         theta = None
-        if params.augment:
-            theta = random_affine(
-                len(batch),
-                side=SIDE,
-                max_rotation=params.max_rotation,
-                max_shift=params.max_shift,
-                max_scaling=params.max_scaling,
-                generator=generator(params.seed, "augment", epoch, step),
-            )
-            theta = processes.share(theta).to(data.images.device, non_blocking=True)
+        if self._params.augment:
+            theta = random_affine(len(batch), self._params, make_generator(self._params.seed, "augment", epoch, step))
+            theta = self._group.shard(theta).to(device, non_blocking=True)
         # index_select copies whole images; indexing by a tensor took ten times as long
-        inputs = to_input(data.images.index_select(0, indices), params.image_size, theta)
-        labels = data.labels.index_select(0, indices).long()
-        yield inputs.contiguous(memory_format=torch.channels_last), labels, len(batch)
+        inputs = to_input(self._data.images.index_select(0, indices), self._params.image_size, theta)
+        labels = self._data.labels.index_select(0, indices)
+        return Batch(inputs.contiguous(memory_format=torch.channels_last), labels, len(batch))
 
 
-def random_affine(
-    count: int, *, side: int, max_rotation: float, max_shift: float, max_scaling: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Draw a rotation, a shift and a scaling for each image, each uniform within its limit either way.
-
-    Args:
-        count: N.
-        side: of the images, in pixels.
-        max_rotation: degrees.
-        max_shift: pixels.
-        max_scaling: share; 0.1 gives factors from 0.9 to 1.1.
-        generator: of the CPU.
+def random_affine(count: int, params: Params, generator: torch.Generator) -> torch.Tensor:
+    """Draw a rotation, a shift and a scaling for each of ``count`` images, each uniform within its limit either way.
 
     Returns:
         (N, 2, 3) float32 on the CPU, as ``affine_grid`` takes it: from output to input coordinates in [-1, 1].
     """
     angle, shift_x, shift_y, scaling = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
-    angle = angle * math.radians(max_rotation)
-    scale = 1 / (1 + scaling * max_scaling)
-    to_unit = 2 * max_shift / side
+    angle = angle * math.radians(params.max_rotation)
+    scale = 1 / (1 + scaling * params.max_scaling)
+    to_unit = 2 * params.max_shift / SIDE
     cos, sin = angle.cos() * scale, angle.sin() * scale
     rows = [torch.stack([cos, -sin, shift_x * to_unit], 1), torch.stack([sin, cos, shift_y * to_unit], 1)]
     return torch.stack(rows, 1)

@@ -15,28 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 
-from src.pipeline.files import atomic_write
+from src.mnist.manifest import Manifest
+from src.pipeline.files import sha256, write_file
+from src.pipeline.machine import Machine
+from src.pipeline.params import Params
 
-KEPT = 2  # checkpoints of a run: the newest, and the one before in case the newest is damaged
+SAVED = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size
+SOURCES = ("train", "resnet", "mnist", "pipeline")  # the rooms that `train` is made of, as dvc.yaml names them
+WITHOUT_EFFECT = {"checkpoint_minutes", "launcher"}  # the number of processes counts, not what starts them
 
 
-def checkpoints_folder() -> Path:
-    """Where all runs of this project keep their checkpoints: beside the other temporary files of DVC, out of Git.
-
-    DVC sets ``DVC_ROOT`` to the project that an experiment was started from, also where it runs in a folder of its
-    own (dvc/repo/experiments/queue/base.py).
-    """
-    return Path(os.environ.get("DVC_ROOT", ".")) / ".dvc" / "tmp" / "checkpoints"
+def run_identity(params: Params, manifest: Manifest, machine: Machine, world_size: int) -> dict[str, Any]:
+    """List all that the result depends on. Two runs are the same run where all of it is the same."""
+    root = Path(__file__).parents[1]
+    files = [file for room in SOURCES for file in sorted((root / room).glob("*.py"))]
+    return {
+        "params": params.model_dump(exclude=WITHOUT_EFFECT),
+        "data and initial weights": manifest.sha256,
+        "sources": {file.relative_to(root).as_posix(): sha256(file) for file in files},
+        "libraries": [torch.__version__, torchvision.__version__],
+        "machine": machine.describe(),
+        "processes": world_size,
+    }
 
 
 class Checkpoint:
-    """The saved state of one run.
-
-    Args:
-        identity: everything that the run's result depends on, as JSON values.
-    """
+    """The saved state of the run with one `run_identity`."""
 
     def __init__(self, identity: Mapping[str, Any]) -> None:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -49,7 +56,7 @@ class Checkpoint:
         return time.monotonic() - self._saved_at
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write ``state`` and forget all but the last `KEPT`.
+        """Write ``state`` and remove all but the last `SAVED`.
 
         Args:
             step: how far the run is; the highest is the newest.
@@ -61,15 +68,14 @@ class Checkpoint:
         self._saved_at = time.monotonic()
         content = io.BytesIO()
         torch.save(state, content)
+        digest = hashlib.sha256(content.getbuffer()).digest()
         # The process's number keeps two that happen to do the same run from writing one file.
-        with atomic_write(self.folder / f"{step:09d}.pt", suffix=f".{os.getpid()}") as file:
-            file.write(hashlib.sha256(content.getbuffer()).digest())
-            file.write(content.getbuffer())
-        for path in self._newest_first()[KEPT:]:
+        write_file(self.folder / f"{step:09d}.pt", digest + content.getvalue(), suffix=f".{os.getpid()}")
+        for path in self._newest_first()[SAVED:]:
             path.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest sound state on the CPU, None where there is none.
+        """Read the newest sound state to the CPU; None where there is none.
 
         A damaged file is set aside under another name, with a line that says so. Nothing in a file is executed.
         """
@@ -88,8 +94,17 @@ class Checkpoint:
         return None
 
     def remove(self) -> None:
-        """Forget the run."""
+        """Remove all that was saved of the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("*.pt"), reverse=True)
+
+
+def checkpoints_folder() -> Path:
+    """Find where all runs of this project keep their checkpoints: beside DVC's own temporary files, out of Git.
+
+    DVC sets ``DVC_ROOT`` to the project that an experiment was started from, also where it runs in a folder of its
+    own (dvc/repo/experiments/queue/base.py).
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".dvc" / "tmp" / "checkpoints"

@@ -5,8 +5,8 @@ import hashlib
 import torch
 
 
-def derived_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose, such as ``derived_seed(0, "augment", epoch, step)``.
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Derive a 63-bit seed for one purpose, such as ``derive_seed(0, "augment", epoch, step)``.
 
     SHA-256 keeps the streams of neighbouring seeds, epochs and steps unrelated.
     """
@@ -14,6 +14,6 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A fresh CPU generator for one purpose: the same draws on every device."""
-    return torch.Generator().manual_seed(derived_seed(seed, *purpose))
+def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Make a CPU generator for one purpose: the same draws on every device."""
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

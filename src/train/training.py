@@ -1,6 +1,5 @@
 """What changes while a model is trained: its weights, their average, the optimizer, the schedule, the sums."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,67 +8,54 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from src.mnist.images import CLASS_NAMES
-from src.pipeline.errors import UserError
+from src.mnist.manifest import Manifest
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
+from src.resnet.metrics import MeanMetrics, Metrics
 from src.resnet.network import build_model, load_imagenet_weights
-from src.train.distributed import Processes
-from src.train.metrics import Metrics, Tally
-from src.train.seeding import derived_seed
+from src.train.batches import Batch
+from src.train.optimizer import average_decay, build_optimizer, build_schedule
+from src.train.process_group import ProcessGroup
+from src.train.seeding import derive_seed
 
 
 class Training:
-    """A run under way.
-
-    Args:
-        params: of the run.
-        model: as training starts it.
-        total_steps: of the whole run.
-        machine: to train on.
-        processes: to train together with.
+    """The state of a run under way.
 
     Attributes:
         step: how many steps are done.
-        history: for each finished epoch the metrics of each set, by name.
-        tally: the sums of the epoch under way.
+        history: for each finished epoch the metrics of each set, by its name.
+        totals: the sums of the epoch under way, of this process's images.
     """
 
     def __init__(
-        self, params: Params, model: nn.Module, total_steps: int, machine: Machine, processes: Processes
+        self, params: Params, model: nn.Module, total_steps: int, machine: Machine, group: ProcessGroup
     ) -> None:
-        self._machine, self._processes = machine, processes
+        self._machine, self._group = machine, group
         self._label_smoothing, self._ema_decay = params.label_smoothing, params.ema_decay
-        self._model = processes.synchronised(model.to(machine.device).to(memory_format=torch.channels_last))
-        self._network = processes.parallel(self._model)
+        model = model.to(machine.device).to(memory_format=torch.channels_last)
+        self._model = group.convert_sync_batchnorm(model)
+        self._ddp = group.wrap_ddp(self._model)
         self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
         self._optimizer = build_optimizer(params, self._model)
         self._scheduler = build_schedule(params, self._optimizer, total_steps)
         self.step = 0
         self.history: list[dict[str, Metrics]] = []
-        self.tally = Tally(machine.device)
+        self.totals = MeanMetrics(machine.device)
 
     @property
-    def kept(self) -> nn.Module:
-        """The model that is evaluated and kept: the averaged one, where there is an average."""
+    def evaluated_model(self) -> nn.Module:
+        """The model that is evaluated and saved: the averaged one, where there is an average."""
         return self._averaged.module if self._averaged else self._model
 
-    def learn(self, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> torch.Tensor:
-        """Take one step.
-
-        Args:
-            inputs: (N, 1, S, S) float32, this process's share of the batch.
-            labels: (N,) int64.
-            batch_size: images in the batch of all processes.
-
-        Returns:
-            The share's loss, on the device.
-        """
+    def training_step(self, batch: Batch) -> torch.Tensor:
+        """Take one step on this process's shard of a batch; return its loss, on the device."""
         self._model.train()
         with self._machine.autocast():
-            logits = self._network(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing)
-        # The mean over the whole batch, once the processes' gradients are averaged; a factor of 1 where there is one.
-        weight = self._processes.count * len(labels) / batch_size
+            logits = self._ddp(batch.inputs)
+        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self._label_smoothing)
+        # The mean over the whole batch, once DDP has averaged the gradients; a factor of 1 for a single process.
+        weight = self._group.world_size * len(batch.labels) / batch.size
         self._optimizer.zero_grad()
         (loss * weight).backward()
         self._optimizer.step()
@@ -77,28 +63,28 @@ class Training:
         if self._averaged:
             self._averaged.multi_avg_fn = get_ema_multi_avg_fn(average_decay(self._ema_decay, self.step))
             self._averaged.update_parameters(self._model)
-        self.tally.add(logits, labels)
+        self.totals.update(logits, batch.labels)
         self.step += 1
         return loss
 
     def end_epoch(self, results: dict[str, Metrics]) -> None:
         """Enter an epoch's metrics into the history and start the sums anew."""
         self.history.append(results)
-        self.tally = Tally(self._machine.device)
+        self.totals = MeanMetrics(self._machine.device)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs to go on to the bit. All processes must call it together."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that `load_state_dict` needs to go on to the bit. All processes must call it together."""
         return {
             "step": self.step,
             "history": [{name: tuple(metrics) for name, metrics in results.items()} for results in self.history],
-            "tally": self.tally.gather(self._processes),
+            "totals": self._group.all_gather(self.totals.totals),
         } | {name: part.state_dict() for name, part in self._parts().items()}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
         self.step = state["step"]
         self.history = [{name: Metrics(*metrics) for name, metrics in results.items()} for results in state["history"]]
-        self.tally.restore(state["tally"][self._processes.rank])
+        self.totals.totals.copy_(state["totals"][self._group.rank])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -107,45 +93,16 @@ class Training:
         return parts | ({"averaged": self._averaged} if self._averaged else {})
 
 
-def initial_model(params: Params, weights_file: Path | None) -> nn.Module:
-    """ResNet-18 as training starts it: from ``weights_file``, and for the rest from the seed alone.
+def initial_model(params: Params, manifest: Manifest) -> nn.Module:
+    """Build ResNet-18 as training starts it: from the downloaded weights, and for the rest from the seed alone.
 
     Raises:
-        UserError: the weights file holds no ResNet-18.
+        UserError: the weights' file is not the downloaded one, or holds no ResNet-18.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(params.seed, "model"))
+        torch.manual_seed(derive_seed(params.seed, "model"))
         model = build_model(len(CLASS_NAMES))
-    if weights_file:
-        try:
-            load_imagenet_weights(model, weights_file, params.conv1_init)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+    if manifest.weights_file:
+        manifest.check(manifest.weights_file)
+        load_imagenet_weights(model, manifest.weights_file, params.conv1_init)
     return model
-
-
-def build_optimizer(params: Params, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW over all weights, fused: a third of the time of the plain one on a CPU."""
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.optimizer]
-    return optimizer(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
-
-
-def build_schedule(
-    params: Params, optimizer: torch.optim.Optimizer, total_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate of each step: constant, or one cycle (Smith 2017, https://arxiv.org/abs/1708.07120)."""
-    if params.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    # Adam's beta1 stays where it is: only the rate cycles. One more step, so that the last update has a rate above 0.
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=params.lr, total_steps=total_steps + 1, cycle_momentum=False
-    )
-
-
-def average_decay(ema_decay: float, step: int) -> float:
-    """The decay of the averaged weights at a step, counted from 0 over the whole run.
-
-    It starts small and nears ``ema_decay``, so that the first, random weights are soon forgotten however short the
-    run is: the rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
-    """
-    return min(ema_decay, (1 + step) / (10 + step))

@@ -16,8 +16,6 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from src.evaluate.calibration import BINS, Calibration
-
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#666666"
 LINES = {
     "train": {"color": GREY, "linestyle": ":", "marker": "s"},
@@ -44,7 +42,7 @@ STYLE = {
 
 @matplotlib.rc_context(STYLE)
 def learning_curves(loss: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]) -> bytes:
-    """Loss (log scale) and accuracy by epoch, a line for each set: ``train``, ``validation`` (may lack), ``test``."""
+    """Draw loss (log scale) and accuracy by epoch, a line for each set that the run had."""
     figure = Figure(figsize=(8, 3.6))
     left, right = figure.subplots(1, 2)
     for axes, curves in ((left, loss), (right, accuracy)):
@@ -66,7 +64,7 @@ def learning_curves(loss: Mapping[str, Sequence[float]], accuracy: Mapping[str, 
 
 @matplotlib.rc_context(STYLE)
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """Images by true class (row) and predicted class (column). A cell without images stays blank.
+    """Draw how many images of each true class (row) got which class (column). A cell without images stays blank.
 
     Args:
         actual: (N,) integers, indices of ``class_names``.
@@ -100,7 +98,7 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
 def most_confident_mistakes(
     images: np.ndarray, actual: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, class_names: Sequence[str]
 ) -> bytes:
-    """A sheet of the misclassified images, each with its true class, the predicted one and the probability of that.
+    """Draw the misclassified images, each with its true class, the predicted one and the probability of that.
 
     Args:
         images: (N, H, W) uint8, right ones and wrong ones.
@@ -123,27 +121,31 @@ def most_confident_mistakes(
 
 
 @matplotlib.rc_context(STYLE)
-def reliability_diagram(calibration: Calibration) -> bytes:
-    """Accuracy against confidence in each bin, with the diagonal of a perfectly calibrated model, and the counts."""
+def reliability_diagram(bins: Mapping[str, np.ndarray], expected_error: float) -> bytes:
+    """Draw accuracy against confidence in each bin, with the diagonal of a perfectly calibrated model, and the counts.
+
+    Args:
+        bins: the columns of `evaluate`'s calibration table, which has no empty bins: ``from``, ``to``, ``images``,
+            ``confidence``, ``accuracy``.
+        expected_error: the expected calibration error.
+    """
     figure = Figure(figsize=(6.4, 6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _draw_bins(upper, calibration.accuracy, "accuracy in the bin")
+    _draw_bins(upper, bins, "accuracy", "accuracy in the bin")
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
     upper.plot(
-        calibration.confidence, calibration.accuracy,
+        bins["confidence"], bins["accuracy"],
         color=VERMILION, linestyle="none", marker="D", label="at the bin's mean confidence",
     )  # fmt: skip
-    upper.set_title(f"Reliability on the test set, expected calibration error {calibration.expected_error:.2%}")
+    upper.set_title(f"Reliability on the test set, expected calibration error {expected_error:.2%}")
     upper.set_ylabel("accuracy")
     upper.yaxis.set_major_formatter(PercentFormatter(1))
     upper.grid(axis="y")
     upper.legend(loc="upper left")
-    bars = _draw_bins(lower, calibration.counts, "images in the bin")
-    lower.bar_label(
-        bars, [f"{count:,}" if count else "" for count in calibration.counts], fontsize="x-small", padding=1
-    )
+    bars = _draw_bins(lower, bins, "images", "images in the bin")
+    lower.bar_label(bars, [f"{count:,.0f}" for count in bins["images"]], fontsize="x-small", padding=1)
     lower.set_yscale("log")
-    lower.set_ylim(0.5, calibration.counts.max() * 6)
+    lower.set_ylim(0.5, bins["images"].max() * 6)
     lower.set_ylabel("images")
     lower.set_xlabel("confidence")
     lower.set_xlim(0, 1)
@@ -151,13 +153,13 @@ def reliability_diagram(calibration: Calibration) -> bytes:
     return _png(figure)
 
 
-def _draw_bins(axes: Axes, heights: np.ndarray, label: str) -> BarContainer:
-    edges = np.linspace(0, 1, BINS + 1)
-    return axes.bar(edges[:-1], heights, 1 / BINS, align="edge", color="#A6D3EC", edgecolor=BLUE, label=label)
+def _draw_bins(axes: Axes, bins: Mapping[str, np.ndarray], column: str, label: str) -> BarContainer:
+    widths = bins["to"] - bins["from"]
+    return axes.bar(bins["from"], bins[column], widths, align="edge", color="#A6D3EC", edgecolor=BLUE, label=label)
 
 
 def _png(figure: Figure) -> bytes:
-    """The PNG file of ``figure``, without the version of matplotlib in it."""
+    """Encode ``figure`` as PNG, without the version of matplotlib in it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

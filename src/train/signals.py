@@ -6,18 +6,18 @@ from types import FrameType
 from typing import Self
 
 
-class Interruption:
-    """Within this context, and after an error that leaves it, SIGINT and SIGTERM are noted and nothing else.
+class StopSignal:
+    """Within this context SIGINT and SIGTERM are noted, and do nothing else.
 
-    After an error too, because its line has still to be printed, and ``torchrun`` sends a SIGTERM to all processes as
-    soon as one is gone.
+    After an error that leaves the context they still do nothing else: the error's line has yet to be printed, and
+    ``torchrun`` sends a SIGTERM to all processes as soon as one is gone.
 
-    The end of the parent is noted too, for a stage that DVC runs: a SIGTERM or SIGKILL to ``dvc`` alone does not reach
+    The end of the parent is noted too, for a stage that DVC runs. A SIGTERM or SIGKILL to ``dvc`` alone does not reach
     the stage, which would train on for nobody while the next ``dvc repro`` starts beside it.
     """
 
     def __init__(self) -> None:
-        self._signal: int | None = None
+        self._received: int | None = None
         self._parent = os.getppid() if "DVC_STAGE" in os.environ else None  # set by DVC for each stage
 
     def __enter__(self) -> Self:
@@ -30,11 +30,11 @@ class Interruption:
                 signal.signal(number, handler)
 
     @property
-    def signal(self) -> int | None:
+    def received(self) -> int | None:
         """The signal that asks to stop, None as long as there is none."""
-        if self._signal is None and self._parent not in (None, os.getppid()):
-            self._signal = signal.SIGTERM
-        return self._signal
+        if self._received is None and self._parent not in (None, os.getppid()):
+            self._received = signal.SIGTERM
+        return self._received
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self._signal = number
+        self._received = number

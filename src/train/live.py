@@ -1,0 +1,66 @@
+"""The curves of a run, written by dvclive while it goes on. DVC, its VS Code extension and Studio read them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dvclive import Live
+from scmrepo.exceptions import SCMError
+
+from src.pipeline.errors import UserError
+from src.pipeline.files import write_file
+from src.pipeline.results import SETS, TRAIN_CURVES_DIR, TRAIN_METRICS_DIR
+from src.resnet.metrics import Metrics
+
+
+class LiveMetrics:
+    """Loss and accuracy of each epoch, as ``metrics/train/plots/metrics/<set>/<metric>.tsv``.
+
+    Args:
+        live: None in a process that does not write.
+    """
+
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
+
+    def log_epoch(self, results: dict[str, Metrics]) -> None:
+        """Write one epoch's metrics of each set. A set that is not there gets empty curves, which dvc.yaml names."""
+        if not self._live:
+            return
+        self._live.step = max(1, self._live.step)  # epochs are counted from 1
+        for name in SETS:
+            for metric in Metrics._fields:
+                if name in results:
+                    self._live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
+                else:
+                    write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
+        self._live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
+        self._live.next_step()
+
+    def log_run(self, **values: str | int) -> None:
+        """Add to ``metrics/train/metrics.json`` what is no curve."""
+        for name, value in values.items():
+            if self._live:
+                self._live.log_metric(name, value, plot=False)
+
+
+@contextmanager
+def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
+    """Open dvclive on an empty ``metrics/train``; where this process does not write, open nothing.
+
+    Raises:
+        UserError: the files can't be written, or the Git repository has no commit yet, without which dvclive can't
+            start.
+    """
+    if not writes:
+        yield LiveMetrics(None)
+        return
+    os.environ.pop("DVCLIVE_RESUME", None)  # the checkpoint says where a run goes on
+    try:
+        # Reports, dvc.yaml and experiments are DVC's here.
+        with Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False) as live:
+            yield LiveMetrics(live)
+    except SCMError as error:
+        raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
+    except OSError as error:
+        raise UserError(f"can't write {TRAIN_METRICS_DIR}: {error.strerror or error}") from error

@@ -1,0 +1,97 @@
+"""The processes that train together under ``torchrun``: how they share the work and stay in step.
+
+Under plain ``python`` there is one process, and everything here does nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from src.pipeline.errors import UserError
+from src.train.sync_batchnorm import SyncBatchNorm2d
+
+TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
+
+
+class ProcessGroup:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        world_size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that prints and writes."""
+        return self.rank == 0
+
+    def shard(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Take this process's rows of ``tensor``. The shards differ by one row at most and together are all of it."""
+        return tensor.tensor_split(self.world_size)[self.rank]
+
+    def all_gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Gather the ``values`` (K,) of all processes: (world_size, K), the same everywhere."""
+        rows = values.new_zeros(self.world_size, len(values))
+        rows[self.rank] = values
+        if self.world_size > 1:
+            dist.all_reduce(rows)  # adds zeros, so the rows arrive to the bit
+        return rows
+
+    def all_reduce_any(self, *flags: bool) -> list[bool]:
+        """Tell for each flag whether any process has it set, so that all take the same turn."""
+        return self.all_gather(torch.tensor(flags, dtype=torch.int32)).any(0).tolist()
+
+    def broadcast(self, value: Any) -> Any:
+        """Send the main process's ``value`` to all of them."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def convert_sync_batchnorm(self, model: nn.Module) -> nn.Module:
+        """Have batch normalisation see the whole batch rather than this process's shard of it."""
+        if self.world_size == 1:
+            return model
+        if next(model.parameters()).is_cuda:
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return SyncBatchNorm2d.convert(model)
+
+    def wrap_ddp(self, model: nn.Module) -> nn.Module:
+        """Wrap ``model`` such that its backward pass leaves the mean of all processes' gradients."""
+        return model if self.world_size == 1 else DistributedDataParallel(model, forward_sync_buffers=False)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the processes that ``torchrun`` started, for the length of the context.
+
+    Raises:
+        UserError: another process is gone.
+    """
+    if not dist.is_torchelastic_launched():
+        yield ProcessGroup()
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        raise UserError("another process of this run is gone; run the same command again to go on") from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    """Tell whether a collective operation failed. Gloo's errors have no type of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
