@@ -1,41 +1,51 @@
-# The daily verbs. `make repro` and `make test` set up what they need in .venv, once.
+# The daily verbs. Those that need an environment make it in .venv, once, or mend it.
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
-export PATH := $(BIN):$(PATH)
+TORCH ?=
+# By path: the make that macOS ships does not look for programs in an exported PATH. The stages do, hence both.
+BIN := .venv/bin
+RUN = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m
 
-.PHONY: help repro lint test test-all bench
+.PHONY: help repro lint test test-all release-check lock bench requirements setup setup-dev
 
 help:  ## say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-repro: .venv/requirements.installed  ## set up, then run the workflow: download, train, evaluate, report, export
-	dvc repro
-	@python -m src.summary
+repro: setup  ## set up, then run the workflow: download, train, evaluate, report, export
+	$(RUN) dvc repro
+	@$(RUN) src.report.summary
 
-lint: .venv/requirements-dev.installed  ## set up, then check format, code, types and the CI workflows
-	ruff format --check
-	ruff check
-	pyrefly check
-	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	zizmor --offline --quiet .github
+lint: setup-dev  ## set up, then check format, code, types and the CI workflows
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+	$(RUN) pyrefly check
+	$(RUN) check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github
 
-test: .venv/requirements-dev.installed  ## set up, then run the tests
-	python -m pytest
+test: setup-dev  ## set up, then run the tests
+	$(RUN) pytest
 
-test-all: .venv/requirements-dev.installed  ## the same with the full campaign of faults: 50 minutes
-	python -m pytest --all
+test-all: setup-dev  ## the same with the full campaign of faults
+	$(RUN) pytest --all
 
-bench: .venv/requirements.installed  ## measure: one table, the same figures in benchmarks/results.json
-	dvc repro download
-	python -m benchmarks
+release-check: setup-dev  ## check that what is committed agrees with itself
+	$(RUN) pytest -q release
 
-# A stamp for each requirements file: pip runs again only when the file has changed.
-.venv/requirements-dev.installed: requirements.txt
-.venv/%.installed: %.txt | .venv/bin/python
-	python -m pip install --disable-pip-version-check -r $<
-	@touch $@
+lock: setup  ## bring dvc.lock up to date where no result can have changed
+	$(RUN) release.lock
 
-.venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-	  "error: $(PYTHON) is Python %d.%d, torch needs 3.11 or newer; run `make PYTHON=python3.11 ...`" % sys.version_info[:2])'
-	$(PYTHON) -m venv .venv
+bench: setup  ## measure: one table, the same figures in benchmarks/results.json
+	$(RUN) dvc repro download
+	$(RUN) benchmarks
+
+requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python
+	UV_CUSTOM_COMPILE_COMMAND="make requirements" \
+	  $(RUN) uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt
+	UV_CUSTOM_COMPILE_COMMAND="make requirements" \
+	  $(RUN) uv pip compile --quiet --universal --python-version 3.11 -c requirements.txt requirements-dev.in \
+	  -o requirements-dev.txt
+
+setup:  ## make or mend .venv with what the workflow needs
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements.txt
+
+setup-dev:  ## the same with what the tests and the linters need
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-dev.txt

@@ -4,6 +4,7 @@ Rows that compare two things run them in turns in this one process and give the 
 hold on a noisy machine. Times to an accuracy are those of a fresh process each, its start included.
 """
 
+import math
 import os
 import platform
 import re
@@ -24,15 +25,15 @@ from torch import nn
 
 from benchmarks import seed_recipe
 from src.mnist.images import Images, load_test_images, load_training_images
-from src.mnist.manifest import load_manifest
+from src.mnist.manifest import Manifest, load_manifest
 from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_json
 from src.pipeline.machine import Machine, set_up_machine
 from src.pipeline.params import Params, load_params
-from src.resnet.inference import batch_predictions
+from src.resnet.inference import predict_logits
 from src.resnet.trim import TrimmedConv2d, trim
-from src.train.batches import steps_per_epoch, training_batches
-from src.train.distributed import Processes
+from src.train.batches import Batches
+from src.train.process_group import ProcessGroup
 from src.train.training import Training, initial_model
 
 RESULTS_FILE = Path("benchmarks/results.json")
@@ -106,7 +107,7 @@ def input_pipeline(params: Params, data: Images) -> dict[str, float]:
                 f"per image at {image_size} px": (
                     len(labels) for _, labels in seed_recipe.batches(data, image_size, batch_size)
                 ),
-                f"ours at {image_size} px": (size for _, _, size in training_batches(data, ours, 0)),
+                f"ours at {image_size} px": (batch.size for batch in Batches(data, ours, ProcessGroup()).epoch(0)),
             },
             steps=steps, rounds=7,
         )  # fmt: skip
@@ -117,7 +118,7 @@ def input_pipeline(params: Params, data: Images) -> dict[str, float]:
 
 def fraction_of_machine(params: Params, data: Images, machine: Machine) -> dict[str, float]:
     """The default recipe's useful arithmetic against the best matrix product in the same precision."""
-    per_image = useful_flops(trim(initial_model(params, None), params.image_size), params.image_size)
+    per_image = useful_flops(trim(random_model(params), params.image_size), params.image_size)
     steps, best, rates = training_steps(params, data, machine), 0.0, []
     next(steps)
     for _ in range(15):
@@ -136,20 +137,18 @@ def fraction_of_machine(params: Params, data: Images, machine: Machine) -> dict[
 
 
 def inference(params: Params, data: Images, machine: Machine) -> dict[str, float]:
-    """`evaluate`'s path at batch 1 and at the best batch, images per second."""
-    model = trim(initial_model(params, None), params.image_size)
+    """The path of `evaluate` at batch 1 and at the best batch, images per second."""
+    model = trim(random_model(params), params.image_size)
     model = model.to(machine.device, memory_format=torch.channels_last).eval()
 
     def rate(batch: int) -> float:
         rates = []
         for _ in range(5):
-            part = Images(data.images[: min(max(batch, 50), len(data.labels))], data.labels[: max(batch, 50)])
-            parts = zip(part.images.split(batch), part.labels.split(batch), strict=True)
+            images = data.images[: max(batch, 50)].to(machine.device)
             start = time.perf_counter()
-            for images, labels in parts:
-                for logits, _ in batch_predictions(model, Images(images, labels), params.image_size, machine):
-                    logits.sum().item()
-            rates.append(len(part.labels) / (time.perf_counter() - start))
+            for part in images.split(batch):
+                predict_logits(model, part, params.image_size, machine).sum().item()
+            rates.append(len(images) / (time.perf_counter() - start))
         return statistics.median(rates)
 
     rates = {batch: rate(batch) for batch in (1, 10, 100, 500, 1000)}
@@ -177,7 +176,7 @@ def scaling(params: Params, data: Images, machine: Machine) -> dict[str, float]:
         params.model_copy(update={"epochs": 6}), Images(data.images[:512], data.labels[:512]), machine
     )
     for _ in range(6):
-        sum(islice(steps, steps_per_epoch(512, params.batch_size)))
+        sum(islice(steps, math.ceil(512 / params.batch_size)))
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return {
         "4 times the images, cost per image": cost[4096, 28] / cost[1024, 28],
@@ -216,14 +215,19 @@ def images_per_second(contestants: dict[str, Iterator[int]], *, steps: int, roun
 
 def training_steps(params: Params, data: Images, machine: Machine) -> Iterator[int]:
     """Our training, all epochs; yield the number of images after each step, done."""
-    data = data.to(machine.device)
-    model = trim(initial_model(params, None), params.image_size)
-    total = params.epochs * steps_per_epoch(len(data.labels), params.batch_size)
-    training = Training(params, model, total, machine, Processes())
+    batches = Batches(data.to(machine.device), params, ProcessGroup())
+    model = trim(random_model(params), params.image_size)
+    training = Training(params, model, params.epochs * len(batches), machine, ProcessGroup())
     for epoch in range(params.epochs):
-        for inputs, labels, size in training_batches(data, params, epoch):
-            training.learn(inputs, labels, size).item()
-            yield size
+        for batch in batches.epoch(epoch):
+            training.training_step(batch).item()
+            yield batch.size
+
+
+def random_model(params: Params) -> nn.Module:
+    """ResNet-18 with random weights, whatever the manifest names."""
+    weights = {"initial_weights": "random", "weights_file": None, "sha256": {}}
+    return initial_model(params, Manifest(dataset="mnist", training_images=1, test_images=1, **weights))
 
 
 def useful_flops(model: nn.Module, image_size: int) -> float:

@@ -1,87 +1,133 @@
-"""The README's daily recipes, walked through: experiments, a remote, a second clone, training elsewhere."""
+"""The daily recipes of the docs, walked through: a remote, a second clone, training elsewhere, a grid."""
 
 import json
 import re
+from pathlib import Path
 
 import pytest
-from conftest import Project, stages_run
+from helpers.project import Project, stages_run
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-LARGE = ("data/mnist", "models/model.safetensors", "models/model.onnx")  # in DVC's cache, not in Git
+LARGE = ("data/mnist", "models/model.safetensors", "models/run.json", "models/model.onnx")  # in DVC's cache, not in Git
 
 
-def files(project: Project) -> dict[str, bytes]:
+def large_files(project: Project) -> dict[str, bytes]:
     """The large results by name, and the lock."""
     paths = [project.path / "dvc.lock"]
     for name in LARGE:
-        paths += [project.path / name, *(project.path / name).glob("*")]
+        paths += [project.path / name, *(project.path / name).rglob("*")]
     return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
-def shown(project: Project, name: str) -> dict:
-    """An experiment's entry in ``dvc exp show``."""
-    (commit,) = [
-        row for row in json.loads(project.run("dvc", "exp", "show", "--json").stdout) if row["rev"] != "workspace"
-    ]
-    (found,) = [revision for entry in commit["experiments"] for revision in entry["revs"] if revision["name"] == name]
-    return found["data"]
+def parameters_of(project: Project, experiment: str) -> dict:
+    """An experiment's parameters, from ``dvc exp show``."""
+    rows = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
+    revisions = [revision for row in rows for entry in row["experiments"] or [] for revision in entry["revs"]]
+    (found,) = [revision for revision in revisions if revision["name"] == experiment]
+    return found["data"]["params"]["params.yaml"]["data"]
 
 
-@pytest.fixture
-def shared(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone where the workflow has run, pushed to a Git server and to a DVC remote, each a folder."""
-    folder = tmp_path_factory.mktemp("shared")
-    trained.run("git", "init", "-q", "--bare", "-b", "main", str(folder / "origin"))
-    trained.run("git", "remote", "add", "origin", str(folder / "origin"))
-    trained.run("dvc", "remote", "add", "-d", "storage", str(folder / "storage"))
-    trained.commit("a remote")
-    assert "files pushed" in trained.run("dvc", "push").stdout
-    trained.run("git", "push", "-q", "-u", "origin", "main")
-    return trained
+def publish(project: Project, folder: Path) -> None:
+    """Push a clone, its data and its models to a Git server and a DVC remote, each a folder."""
+    project.run("git", "init", "-q", "--bare", "-b", "main", str(folder / "origin"))
+    project.run("git", "remote", "add", "origin", str(folder / "origin"))
+    project.run("dvc", "remote", "add", "--local", "-d", "storage", str(folder / "storage"))
+    project.run("dvc", "push")
+    project.run("git", "push", "-q", "-u", "origin", "main")
 
 
-@pytest.fixture
-def second(shared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def clone(folder: Path, target: Path) -> Project:
     """A second clone, which knows the first one's remotes alone."""
-    project = Project(tmp_path_factory.mktemp("second"))
-    project.run("git", "clone", "-q", shared.run("git", "remote", "get-url", "origin").stdout.strip(), ".")
+    project = Project(target)
+    project.run("git", "clone", "-q", str(folder / "origin"), ".")
+    project.run("dvc", "remote", "add", "--local", "-d", "storage", str(folder / "storage"))
     return project
 
 
-def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(shared, second):
-    assert not any((second.path / name).exists() for name in LARGE)
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture
+def second_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("second")
+
+
+def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, folder, second_path):
+    publish(trained, folder)
+    second = clone(folder, second_path)
+
     second.run("dvc", "pull", **NO_NETWORK)
-    assert files(second) == files(shared)
-    assert "up to date" in second.run("dvc", "repro", **NO_NETWORK).stdout
+    done = second.run("dvc", "repro", **NO_NETWORK)
+
+    assert large_files(second) == large_files(trained)
+    assert "up to date" in done.stdout
     assert second.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_an_experiment_trained_elsewhere_comes_home(shared, second):
+def test_a_wrong_parameter_in_a_clone_that_pulled_is_mended_without_training(trained, folder, second_path):
+    publish(trained, folder)
+    second = clone(folder, second_path)
     second.run("dvc", "pull")
-    done = second.run("dvc", "exp", "run", "-n", "elsewhere", "-S", "epochs=2", **NO_NETWORK)
-    assert stages_run(done.stdout) == ["train", "evaluate", "report", "export"]
-    second.run("dvc", "exp", "push", "origin", "elsewhere")
-    shared.run("dvc", "exp", "pull", "origin", "elsewhere")
-    shared.run("dvc", "exp", "apply", "elsewhere")
-    assert files(shared) == files(second)
-    assert "up to date" in shared.run("dvc", "repro", **NO_NETWORK).stdout
+    second.set_params(epochs=0)
+    second.run("dvc", "repro", ok=False)
+
+    second.run("git", "checkout", ".")
+    second.run("dvc", "checkout")
+    done = second.run("dvc", "repro")
+
+    assert large_files(second) == large_files(trained)
+    assert "up to date" in done.stdout
+
+
+def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(longer, folder, second_path):
+    trained_there = large_files(longer)
+    longer.run("git", "checkout", "-q", ".")
+    longer.run("dvc", "checkout", "-q")
+    publish(longer, folder)
+    home = clone(folder, second_path)
+    home.run("dvc", "pull")
+
+    longer.run("dvc", "exp", "push", "origin", "longer")
+    home.run("dvc", "exp", "pull", "origin", "longer")
+    home.run("dvc", "exp", "apply", "longer")
+    done = home.run("dvc", "repro", **NO_NETWORK)
+
+    assert large_files(home) == trained_there
+    assert stages_run(done.stdout) == []
+
+
+def test_a_shared_cache_brings_an_experiment_to_a_second_clone(longer, second_path):
+    second = Project(second_path)
+    second.run("git", "clone", "-q", str(longer.path), ".")
+    second.run("dvc", "config", "--local", "cache.dir", str(longer.path / ".dvc/cache"))
+    second.run("dvc", "checkout")
+
+    done = second.run("dvc", "exp", "run", "-S", "epochs=2", **NO_NETWORK)
+
+    assert stages_run(done.stdout) == ["report"]
+    assert large_files(second) == large_files(longer)
 
 
 def test_a_grid_is_queued_run_shown_compared_applied_and_branched(trained):
     queued = trained.run("dvc", "exp", "run", "--queue", "-S", "lr=range(0.002,0.008,0.003)").stdout
     names = re.findall(r"Queued experiment '(.+?)'", queued)
-    assert len(names) == 2
     trained.run("dvc", "exp", "run", "--run-all")
-    rates = [shown(trained, name)["params"]["params.yaml"]["data"]["lr"] for name in names]
-    assert rates == [0.002, 0.005]
+
+    assert [parameters_of(trained, name)["lr"] for name in names] == [0.002, 0.005]
 
     trained.run("dvc", "exp", "apply", names[1])
+
     assert "lr: 0.005" in trained.read("params.yaml")
     assert "up to date" in trained.run("dvc", "repro").stdout
     assert "test.accuracy" in trained.run("dvc", "metrics", "diff", "HEAD").stdout
     assert "lr" in trained.run("dvc", "params", "diff", "HEAD").stdout
+
     trained.run("dvc", "plots", "diff", "HEAD", "--out", "page")
+
     assert len(list((trained.path / "page/static").glob("workspace_*.png"))) == 4
 
     trained.run("dvc", "exp", "branch", names[0], "slower")
+
     assert "lr: 0.002" in trained.run("git", "show", "slower:params.yaml").stdout

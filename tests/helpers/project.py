@@ -1,0 +1,133 @@
+"""Temporary clones of the project, in which the tests run its real commands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from src.pipeline.params import Params
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = (  # what a clone holds; a user may have anything else lying about
+    ".ci", ".devcontainer", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitattributes", ".github", ".gitignore",
+    "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "data/.gitignore", "docs", "dvc.yaml",
+    "models/.gitignore", "pyproject.toml", "pytest.ini", "release", "requirements-dev.in", "requirements-dev.txt",
+    "requirements.in", "requirements.txt", "src", "tests",
+)  # fmt: skip
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"  # without the user's own remotes
+QUICK = {  # every parameter, so that what a user makes of params.yaml changes no test
+    "dataset": "sample",
+    "offline_fallback": True,
+    "validation_size": 0.05,
+    "pretrained": False,
+    "conv1_init": "summed",
+    "image_size": 28,
+    "augment": True,
+    "max_rotation": 15.0,
+    "max_shift": 2.0,
+    "max_scaling": 0.15,
+    "seed": 0,
+    "epochs": 1,
+    "batch_size": 256,
+    "optimizer": "adam",
+    "lr": 0.008,
+    "weight_decay": 0.0,
+    "schedule": "one_cycle",
+    "label_smoothing": 0.0,
+    "ema_decay": 0.998,
+    "precision": "auto",
+    "device": "auto",
+    "threads": 0,
+    "checkpoint_minutes": 5,
+    "launcher": "python -m",
+}
+
+
+def quick_params(**values: object) -> Params:
+    """The tests' parameters, some of them changed."""
+    return Params(**QUICK | values)
+
+
+class Project:
+    """A clone of the project in a folder of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def environment(self) -> dict[str, str]:
+        """The variables for a command in the project: none of the user's own that the workflow looks at."""
+        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS")
+        kept = {key: value for key, value in os.environ.items() if key not in ours}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_GLOBAL_CONFIG_DIR": f"{self.path}/no such folder",
+            "DVC_SYSTEM_CONFIG_DIR": f"{self.path}/no such folder",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "Test",
+            "GIT_AUTHOR_EMAIL": "test@example.com",
+            "GIT_COMMITTER_NAME": "Test",
+            "GIT_COMMITTER_EMAIL": "test@example.com",
+        }
+
+    def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
+        """Run a command in the project, without a terminal; check its exit code against ``ok``."""
+        env = self.environment() | environment
+        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False)
+        assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *command: str) -> subprocess.Popen:
+        """Start a command in the project, its output and errors to be read as lines while it goes on."""
+        return subprocess.Popen(
+            command,
+            cwd=self.path,
+            env=self.environment() | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def copy(self, path: Path) -> "Project":
+        """A copy of the project, with all that lies in it, in another folder."""
+        shutil.copytree(self.path, path, dirs_exist_ok=True, symlinks=True)
+        return Project(path)
+
+    def set_params(self, **values: object) -> None:
+        """Change some parameters in params.yaml."""
+        file = self.path / "params.yaml"
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | values, sort_keys=False))
+
+    def commit(self, message: str) -> None:
+        """Commit all that Git does not ignore."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def read(self, name: str) -> str:
+        """Read a text file of the project."""
+        return (self.path / name).read_text()
+
+
+def make_project(path: Path) -> Project:
+    """A clone with one commit, uncommitted changes included, with quick parameters and no results."""
+    for part in PARTS:
+        target = path / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / part).exists():
+            shutil.copy2(ROOT / part, target)
+    (path / ".dvc/config").write_text(DVC_CONFIG)
+    (path / "params.yaml").write_text(yaml.safe_dump(QUICK, sort_keys=False))
+    project = Project(path)
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("start")
+    return project
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that a command of DVC's ran, from what it printed."""
+    return re.findall(r"Running stage '(\w+)'", output)

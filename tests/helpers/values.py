@@ -1,0 +1,28 @@
+"""Values of the parameters."""
+
+OTHER_VALUES = {  # for each parameter one that is not the tests' default
+    "dataset": "mnist",
+    "offline_fallback": False,
+    "validation_size": 0.1,
+    "pretrained": True,
+    "conv1_init": "new",
+    "image_size": 32,
+    "augment": False,
+    "max_rotation": 5.0,
+    "max_shift": 1.0,
+    "max_scaling": 0.2,
+    "seed": 1,
+    "epochs": 2,
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "lr": 0.005,
+    "weight_decay": 0.01,
+    "schedule": "constant",
+    "label_smoothing": 0.1,
+    "ema_decay": 0.9,
+    "precision": "fp32",
+    "device": "cpu",
+    "threads": 1,
+    "checkpoint_minutes": 1,
+    "launcher": "python -u -m",
+}

@@ -1,0 +1,68 @@
+"""``make release-check`` and ``make lock``: what a contributor sees who edits a comment, a parameter, a result."""
+
+import shutil
+
+CHECK = ("python", "-m", "pytest", "-q", "release", "-k", "sources or parameters or results")
+
+
+def edit_a_comment(project):
+    file = project.path / "src/resnet/trim.py"
+    file.write_text(file.read_text() + "# one more comment\n")
+
+
+def test_a_committed_run_agrees_with_itself(trained):
+    trained.run(*CHECK)
+
+
+def test_an_edited_comment_is_named_with_the_two_commands_that_mend_it(trained):
+    edit_a_comment(trained)
+
+    done = trained.run(*CHECK, ok=False)
+
+    assert "src/resnet changed since the committed run of train" in done.stdout
+    assert "`dvc repro`" in done.stdout
+    assert "`make lock`" in done.stdout
+
+
+def test_the_lock_is_mended_in_a_clone_that_has_neither_data_nor_model(trained):
+    edit_a_comment(trained)
+    shutil.rmtree(trained.path / "data/mnist")
+    shutil.rmtree(trained.path / "data/weights")
+    for file in (trained.path / "models").glob("[!.]*"):
+        file.unlink()
+    shutil.rmtree(trained.path / ".dvc/cache")
+
+    trained.run("python", "-m", "release.lock")
+
+    trained.run(*CHECK)
+    assert "Running stage" not in trained.run("dvc", "repro", "--allow-missing").stdout
+
+
+def test_the_lock_is_not_mended_where_a_parameter_changed(trained, fails):
+    lock = trained.read("dvc.lock")
+    trained.set_params(lr=0.001)
+
+    done = trained.run("python", "-m", "release.lock", ok=False)
+
+    fails(done, "params.yaml changed since the run of train", "dvc repro")
+    assert trained.read("dvc.lock") == lock
+
+
+def test_the_lock_is_not_mended_where_a_result_is_of_another_run(trained, fails):
+    lock = trained.read("dvc.lock")
+    (trained.path / "models/model.safetensors").unlink()
+    (trained.path / "models/model.safetensors").write_bytes(b"of another run")
+
+    done = trained.run("python", "-m", "release.lock", ok=False)
+
+    fails(done, "models/model.safetensors changed since the run of train", "dvc repro")
+    assert trained.read("dvc.lock") == lock
+
+
+def test_a_changed_result_in_git_is_named(trained):
+    metrics = trained.path / "metrics/evaluate/metrics.json"
+    metrics.write_text(metrics.read_text().replace('"errors": ', '"errors": 1'))
+
+    done = trained.run(*CHECK, ok=False)
+
+    assert "metrics/evaluate/metrics.json and dvc.lock are of different runs" in done.stdout

@@ -1,0 +1,110 @@
+"""Setting up: the requirements files agree, and .venv is made, left alone, or mended."""
+
+import os
+import re
+import shutil
+
+import pytest
+from helpers.project import ROOT, Project
+
+
+def direct_dependencies(name: str) -> dict[str, str]:
+    """The pins in a ``.in`` file and in those that it includes."""
+    text = (ROOT / name).read_text()
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
+    for included in re.findall(r"^-r (\S+)", text, re.M):
+        pins |= direct_dependencies(included)
+    return {normalised(package): version for package, version in pins.items()}
+
+
+def normalised(package: str) -> str:
+    """A package's name as uv writes it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def compiled(name: str) -> dict[str, str]:
+    """The pins in a compiled file; several for one package where systems or Pythons differ."""
+    pins: dict[str, str] = {}
+    for package, version in re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.M):
+        pins[package] = f"{pins[package]}, {version}" if package in pins else version
+    return pins
+
+
+def named_as_direct(name: str) -> set[str]:
+    """The packages of a compiled file that it says come from a ``.in`` file."""
+    entries = re.findall(r"^([\w.-]+)==.*\n((?:    #.*\n)+)", (ROOT / name).read_text(), re.M)
+    return {package for package, origin in entries if "-r requirements" in origin}
+
+
+@pytest.fixture
+def bare(project: Project) -> Project:
+    """A clone whose requirements are empty, so that setting up takes seconds."""
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        (project.path / name).write_text("# nothing\n")
+    return project
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_compiled_requirements_are_those_of_their_source(name):
+    direct = direct_dependencies(f"{name}.in")
+    pins = compiled(f"{name}.txt")
+
+    mismatched = {package: version for package, version in direct.items() if pins.get(package) != version}
+
+    assert mismatched == {}, "run `make requirements`"
+    assert named_as_direct(f"{name}.txt") == set(direct), "run `make requirements`"
+
+
+def test_both_compiled_files_pin_the_same_versions():
+    workflow, development = compiled("requirements.txt"), compiled("requirements-dev.txt")
+
+    assert {package: development.get(package) for package in workflow} == workflow
+
+
+def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):
+    first = bare.run("make", "setup")
+    second = bare.run("make", "setup")
+
+    assert (bare.path / ".venv/bin/python").exists()
+    assert "setup:" in first.stdout
+    assert second.stdout == ""
+
+
+@pytest.mark.parametrize("damage", ["half made", "python gone", "moved"])
+def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
+    bare.run("make", "setup")
+    if damage == "half made":
+        shutil.rmtree(bare.path / ".venv/lib")
+    elif damage == "python gone":
+        (bare.path / ".venv/bin/python").unlink()
+        (bare.path / ".venv/bin/python").symlink_to("no/such/python")
+    else:
+        moved = tmp_path / "moved"
+        moved.mkdir()
+        for file in list(bare.path.iterdir()):
+            if file != moved:
+                file.rename(moved / file.name)
+        bare = Project(moved)
+
+    bare.run("make", "setup")
+
+    done = bare.run(".venv/bin/pip", "--version")  # a script, whose first line names its Python
+    assert str(bare.path) in done.stdout
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_installed(bare, fails):
+    tools = bare.path / "tools"
+    tools.mkdir()
+    (tools / "df").write_text("#!/bin/sh\necho header\necho disk 9000000 8000000 1000000 90% /\n")
+    (tools / "df").chmod(0o755)
+
+    done = bare.run("make", "setup", PATH=f"{tools}{os.pathsep}{os.environ['PATH']}", ok=False)
+
+    fails(done, "1 GB are free here", "nothing was installed")
+    assert not (bare.path / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_told(bare, fails):
+    done = bare.run("make", "PYTHON=python9.9", "setup", ok=False)
+
+    fails(done, "there is no python9.9", "make PYTHON=python3.11")
