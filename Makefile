@@ -11,6 +11,7 @@ help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 repro: setup  ## set up, then run the workflow: download, train, evaluate, report, export
+	@.ci/check-commit
 	$(RUN) dvc repro
 	@$(RUN) src.report.summary
 

@@ -2,7 +2,8 @@
 
 The pictures are written to a temporary folder, the real command reads them, and a Markdown table says how many of each
 kind it got right. All of them are made here, the photos too: nobody has held a camera. The digits in the photos are
-the last of MNIST's test images; while the numbers in src/digit_image.py were chosen, only the first were looked at.
+the last of MNIST's test images; while the numbers in src/predict/digit_image.py were chosen, only the first were
+looked at.
 """
 
 import argparse

@@ -35,7 +35,7 @@ def main() -> None:
     images, _ = load_test_images(load_manifest())
 
     # Translate.
-    print(f"export: translating the model, then checking it on {len(images):,} test images", flush=True)
+    print(f"export: translating the model, then checking it on {len(images):,} test images")
     onnx = encode_onnx(model, metadata)
 
     # Compare its answers with PyTorch's.

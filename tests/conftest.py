@@ -1,22 +1,24 @@
-"""What the tests share: temporary clones of the project, and small real data."""
+"""What the tests share: temporary clones of the project, and small real data.
+
+No test touches the repository that the tests are run from, its workspace or its parameters: each works in a clone.
+"""
 
 import collections
+import json
 import os
 import random
-import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
+from helpers.project import Project, make_project
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ("dvc.lock", "metrics/", "data/manifest.json")  # of the committed run: a test's clone starts without
-QUICK = {"dataset": "sample", "pretrained": False, "epochs": 1}
 TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
+
+for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS"))]:
+    del os.environ[variable]  # a Git hook names the user's own repository in them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,78 +66,22 @@ def mutations() -> Callable:
     return mutate
 
 
-class Project:
-    """A clone of the project in a folder of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def environment(self) -> dict[str, str]:
-        """The variables for a command in the project: none of the user's own that the workflow or make looks at."""
-        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-        kept = {key: value for key, value in os.environ.items() if key not in ours}
-        return kept | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_AUTHOR_NAME": "Test",
-            "GIT_AUTHOR_EMAIL": "test@example.com",
-            "GIT_COMMITTER_NAME": "Test",
-            "GIT_COMMITTER_EMAIL": "test@example.com",
-        }
-
-    def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
-        """Run a command in the project, without a terminal; check its exit code against ``ok``."""
-        env = self.environment() | environment
-        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False)
-        assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def set_params(self, **values: object) -> None:
-        file = self.path / "params.yaml"
-        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | values))
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "-m", message)
-
-    def read(self, name: str) -> str:
-        return (self.path / name).read_text()
-
-
-def stages_run(output: str) -> list[str]:
-    """The stages that a command of DVC's ran, from what it printed."""
-    return re.findall(r"Running stage '(\w+)'", output)
-
-
-def make_project(path: Path) -> Project:
-    """A clone, uncommitted changes included, with quick parameters and no results; nothing is committed yet."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, listed):
-        if not name.startswith(RESULTS) and (ROOT / name).is_file():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, path / name)
-    project = Project(path)
-    project.run("git", "init", "-q", "-b", "main")
-    project.set_params(**QUICK)
-    return project
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh clone with one commit, and nothing run."""
-    project = make_project(tmp_path)
-    project.commit("start")
-    return project
+    return make_project(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone where ``dvc repro`` has run on the sample. Read it only; `trained` is for changing."""
+    if ready := os.environ.get("TRAINED_PROJECT"):  # TEMPORARY
+        path = tmp_path_factory.mktemp("trained")
+        shutil.copytree(ready, path, dirs_exist_ok=True, symlinks=True)
+        project = Project(path)
+        project.repro = subprocess.CompletedProcess([], 0, open(ready + ".stdout").read(), "")
+        return project
     project = make_project(tmp_path_factory.mktemp("trained"))
-    project.commit("start")
     project.repro = project.run("dvc", "repro")
     project.commit("first run")
     return project
@@ -144,8 +90,34 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def trained(trained_once: Project, tmp_path: Path) -> Project:
     """A copy of `trained_once` to do things with."""
-    shutil.copytree(trained_once.path, tmp_path, dirs_exist_ok=True, symlinks=True)
-    return Project(tmp_path)
+    return trained_once.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of `trained_once` where the experiment ``longer`` (two epochs) has run, and was watched. Read it only.
+
+    Attributes:
+        output: what ``dvc exp run`` printed.
+        watched: what ``dvc metrics show --json`` gave after the first epoch's end, while the run went on.
+    """
+    project = trained_once.copy(tmp_path_factory.mktemp("longer"))
+    lines = []
+    with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2") as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("epoch 1/2"):
+                project.watched = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+                project.still_running = process.poll() is None
+    project.output = "".join(lines)
+    assert process.returncode == 0, project.output
+    return project
+
+
+@pytest.fixture
+def longer(longer_once: Project, tmp_path: Path) -> Project:
+    """A copy of `longer_once` to do things with."""
+    return longer_once.copy(tmp_path)
 
 
 @pytest.fixture
@@ -170,14 +142,14 @@ def full_mnist() -> Path:
     folder = Path(os.environ.get("MNIST_MIRROR") or "no folder")
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip("needs the full MNIST: point MNIST_MIRROR at a folder that holds its four files")
-    return folder
+    return folder.resolve()
 
 
 @pytest.fixture
 def fails() -> Callable:
     """Check that a command failed as a user should see it: one line of error, no traceback."""
 
-    def check(done: subprocess.CompletedProcess, *parts: str) -> None:
+    def check(done, *parts: str) -> None:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, done.stderr
         assert "Traceback" not in done.stderr + done.stdout

@@ -3,42 +3,62 @@
 import hashlib
 import os
 import pickle
-import signal
-import subprocess
-import sys
+import shutil
 import time
-from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+import yaml
+from helpers.project import QUICK, ROOT, quick_params
+from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE
+from helpers.values import OTHER_VALUES
 
 from src.pipeline.errors import UserError
-from src.train.checkpoint import DIGEST_SIZE, KEPT, Checkpoint
-from src.train.interruption import Interruption
+from src.pipeline.machine import Machine
+from src.train.checkpoint import DIGEST_SIZE, Checkpoint, run_identity
+from src.train.process_group import ProcessGroup
 
 
 @pytest.fixture(autouse=True)
 def project_folder(tmp_path, monkeypatch):
+    """The working folder is an empty one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
 
 def state(step: int) -> dict:
+    """A state like those of training: plain values and tensors."""
     return {"step": step, "weights": torch.full((3,), float(step)), "history": [{"train": (0.5, 0.9)}]}
 
 
 def test_the_newest_state_comes_back():
+    for step in (5, 10, 15):
+        Checkpoint({"seed": 0}).save(step, state(step))
+
+    loaded = Checkpoint({"seed": 0}).load()
+
+    assert loaded["step"] == 15
+    assert loaded["weights"].tolist() == [15, 15, 15]
+    assert loaded["history"] == [{"train": (0.5, 0.9)}]
+
+
+def test_where_nothing_was_saved_there_is_nothing():
+    assert Checkpoint({"seed": 0}).load() is None
+
+
+def test_the_last_two_checkpoints_are_kept():
     checkpoint = Checkpoint({"seed": 0})
-    assert checkpoint.load() is None
+
     for step in (5, 10, 15):
         checkpoint.save(step, state(step))
-    loaded = Checkpoint({"seed": 0}).load()
-    assert loaded["step"] == 15 and loaded["weights"].tolist() == [15] * 3 and loaded["history"] == state(15)["history"]
-    assert len(list(checkpoint.folder.iterdir())) == KEPT
+
+    assert sorted(path.name for path in checkpoint.folder.iterdir()) == ["000000010.pt", "000000015.pt"]
 
 
 def test_another_run_finds_nothing():
     Checkpoint({"seed": 0}).save(5, state(5))
+
     assert Checkpoint({"seed": 1}).load() is None
 
 
@@ -46,29 +66,67 @@ def test_an_experiment_in_a_folder_of_its_own_finds_the_projects_checkpoints(tmp
     Checkpoint({"seed": 0}).save(5, state(5))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # as DVC does for `dvc exp run --temp` and the queue
+
     assert Checkpoint({"seed": 0}).load()["step"] == 5
 
 
 def test_a_removed_checkpoint_leaves_nothing(tmp_path):
     checkpoint = Checkpoint({"seed": 0})
     checkpoint.save(5, state(5))
+
     checkpoint.remove()
+
     assert checkpoint.load() is None
     assert list((tmp_path / ".dvc/tmp/checkpoints").iterdir()) == []
 
 
-@pytest.mark.parametrize("sound", [1, 0])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(capsys, sound):
+def test_the_age_is_the_time_since_the_last_save(monkeypatch):
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
     checkpoint = Checkpoint({"seed": 0})
-    for step in (5, 10)[1 - sound :]:
-        checkpoint.save(step, state(step))
-    newest = checkpoint.folder / "000000010.pt"
+
+    clock = 1007.0
+    before = checkpoint.age
+    checkpoint.save(5, state(5))
+    clock = 1010.0
+
+    assert (before, checkpoint.age) == (7, 3)
+
+
+def damage_newest(checkpoint: Checkpoint) -> None:
+    """Cut the newest checkpoint short by a byte."""
+    newest = sorted(checkpoint.folder.iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    loaded = checkpoint.load()
-    assert loaded["step"] == 5 if sound else loaded is None
+
+
+def test_in_place_of_a_damaged_checkpoint_the_one_before_is_taken():
+    checkpoint = Checkpoint({"seed": 0})
+    checkpoint.save(5, state(5))
+    checkpoint.save(10, state(10))
+    damage_newest(checkpoint)
+
+    assert checkpoint.load()["step"] == 5
+
+
+def test_where_the_only_checkpoint_is_damaged_there_is_nothing():
+    checkpoint = Checkpoint({"seed": 0})
+    checkpoint.save(10, state(10))
+    damage_newest(checkpoint)
+
+    assert checkpoint.load() is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_with_a_line_that_says_so(capsys):
+    checkpoint = Checkpoint({"seed": 0})
+    checkpoint.save(10, state(10))
+    damage_newest(checkpoint)
+
+    checkpoint.load()
+
     assert "000000010.pt is damaged (its hash is wrong), set aside as 000000010.damaged" in capsys.readouterr().out
-    assert newest.with_suffix(".damaged").exists() and not newest.exists()
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["000000010.damaged"]
 
 
 def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
@@ -78,9 +136,11 @@ def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
 
     checkpoint = Checkpoint({"seed": 0})
     checkpoint.folder.mkdir(parents=True)
-    payload = pickle.dumps({"step": Trap()})
+    payload = pickle.dumps({"step": Trap()}, protocol=2)
     (checkpoint.folder / "000000010.pt").write_bytes(hashlib.sha256(payload).digest() + payload)
+
     assert checkpoint.load() is None
+
     assert "damaged" in capsys.readouterr().out
     assert not (tmp_path / "sprung").exists()
 
@@ -90,8 +150,11 @@ def test_any_mutation_of_a_checkpoint_is_noticed(tries, mutations, capsys):
     checkpoint.save(10, state(10))
     file = checkpoint.folder / "000000010.pt"
     content = file.read_bytes()
-    for mutated in mutations(content, tries("checkpoint file mutated", quick=20, full=100), first=DIGEST_SIZE):
+    number = tries("checkpoint file mutated", quick=20, full=100)
+
+    for mutated in mutations(content, number, first=DIGEST_SIZE):
         file.write_bytes(mutated)
+
         assert checkpoint.load() is None
         assert "damaged" in capsys.readouterr().out
 
@@ -103,57 +166,140 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(monkeypatch):
     def full_disk(_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("os.fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         checkpoint.save(10, state(10))
+
     assert checkpoint.load()["step"] == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_the_handlers_come_back(number):
-    before = signal.getsignal(number)
-    with Interruption() as interruption:
-        assert interruption.signal is None
-        os.kill(os.getpid(), number)
-        assert interruption.signal == number
-    assert signal.getsignal(number) == before
+def folder(params=None, manifest=FROM_RANDOM_WEIGHTS, machine=MACHINE, group=None):
+    """Where a run keeps its checkpoints."""
+    return Checkpoint(run_identity(params or quick_params(), manifest, machine, group or ProcessGroup())).folder
 
 
-def test_a_signal_that_comes_after_an_error_does_not_keep_its_line_from_the_user():
-    program = (
-        "import os, signal; from src.errors import UserError, exit_on_user_error\n"
-        "from src.interruption import Interruption\n"
-        "@exit_on_user_error\n"
-        "def main():\n"
-        "    try:\n"
-        "        with Interruption(): raise UserError('a process is gone')\n"
-        "    finally: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "main()\n"
-    )
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "error: a process is gone\n")
+def test_the_same_run_finds_its_folder_again():
+    assert folder() == folder(quick_params())
 
 
-def test_the_end_of_the_parent_is_a_request_to_stop_for_a_stage_of_dvcs(tmp_path):
-    child = (
-        "import sys, time; from src.interruption import Interruption\n"
-        "with Interruption() as interruption:\n"
-        "    print('ready', flush=True); sys.stdin.read()\n"  # until the parent and its end of the pipe are gone
-        "    time.sleep(0.2); open('noted', 'w').write(str(interruption.signal))\n"
-    )
-    parent = (
-        "import sys; from subprocess import PIPE, Popen\n"
-        f"process = Popen([sys.executable, '-c', {child!r}], stdin=PIPE, stdout=PIPE)\n"
-        "process.stdout.readline()\n"
-    )
-    root = str(Path(__file__).resolve().parent.parent)
-    for dvc_stage, expected in (("train", str(int(signal.SIGTERM))), (None, "None")):
-        env = {**os.environ, "PYTHONPATH": root} | ({"DVC_STAGE": dvc_stage} if dvc_stage else {})
-        (tmp_path / "noted").unlink(missing_ok=True)
-        subprocess.run([sys.executable, "-c", parent], env=env, cwd=tmp_path, check=True, timeout=60)
-        for _ in range(100):
-            if (tmp_path / "noted").exists() and (tmp_path / "noted").read_text():
-                break
-            time.sleep(0.1)
-        assert (tmp_path / "noted").read_text() == expected
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("checkpoint_minutes", "launcher")])
+def test_a_run_with_another_parameter_is_another_run(name):
+    assert folder(quick_params(**{name: OTHER_VALUES[name]})) != folder()
+
+
+def test_a_run_with_other_checkpoint_minutes_is_the_same_run():
+    assert folder(quick_params(checkpoint_minutes=OTHER_VALUES["checkpoint_minutes"])) == folder()
+
+
+def test_a_run_that_something_else_starts_is_the_same_run():
+    assert folder(quick_params(launcher=OTHER_VALUES["launcher"])) == folder()
+
+
+def test_a_run_on_other_data_is_another_run():
+    one = FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "a hash"}})
+    other = FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "another hash"}})
+
+    assert folder(manifest=one) != folder(manifest=other)
+
+
+@pytest.mark.parametrize("library", [torch, torchvision])
+def test_a_run_with_another_version_of_a_library_is_another_run(monkeypatch, library):
+    before = folder()
+
+    monkeypatch.setattr(library, "__version__", "0.1")
+
+    assert folder() != before
+
+
+def test_a_run_in_another_precision_is_another_run():
+    assert folder(machine=Machine(torch.device("cpu"), torch.bfloat16)) != folder()
+
+
+def test_a_run_with_other_instructions_of_the_cpu_is_another_run(monkeypatch):
+    before = folder()
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+
+    assert folder() != before
+
+
+def test_a_run_with_another_number_of_threads_is_another_run(monkeypatch):
+    before = folder()
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+
+    assert folder() != before
+
+
+def test_a_run_on_another_gpu_is_another_run(monkeypatch):
+    machine = Machine(torch.device("cuda"), torch.float32)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "one GPU")
+    before = folder(machine=machine)
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another GPU")
+
+    assert folder(machine=machine) != before
+
+
+def test_a_run_of_another_number_of_processes_is_another_run(monkeypatch):
+    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)  # there is no second one here
+
+    assert folder(group=ProcessGroup(0, 2)) != folder(group=ProcessGroup(0, 1))
+
+
+def test_the_processes_of_a_run_find_the_same_folder(monkeypatch):
+    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)
+
+    assert folder(group=ProcessGroup(1, 2)) == folder(group=ProcessGroup(0, 2))
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A copy of the sources, which a run's identity is taken from."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("src.train.checkpoint.__file__", str(tmp_path / "src/train/checkpoint.py"))
+    return tmp_path / "src"
+
+
+@pytest.mark.parametrize("name", ["train/trainer.py", "resnet/trim.py", "mnist/inputs.py", "pipeline/params.py"])
+def test_a_run_of_another_source_is_another_run(sources, name):
+    before = folder()
+
+    with (sources / name).open("a") as file:
+        file.write("# a change")
+
+    assert folder() != before
+
+
+def test_a_run_with_one_more_source_is_another_run(sources):
+    before = folder()
+
+    (sources / "train/new.py").write_text("")
+
+    assert folder() != before
+
+
+def test_a_run_after_a_change_of_another_stage_is_the_same_run(sources):
+    before = folder()
+
+    (sources / "report/page.py").write_text("")
+
+    assert folder() == before
+
+
+def test_the_sources_do_not_depend_on_where_they_lie(sources, monkeypatch):
+    before = folder()
+
+    monkeypatch.setattr("src.train.checkpoint.__file__", str(ROOT / "src/train/checkpoint.py"))
+
+    assert folder() == before
+
+
+def test_the_sources_that_count_are_those_that_dvc_looks_at():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    rooms = {path.removeprefix("src/") for path in stages["train"]["deps"] if path.startswith("src/")}
+
+    identity = run_identity(quick_params(), FROM_RANDOM_WEIGHTS, MACHINE, ProcessGroup())
+
+    expected = {path.relative_to(ROOT).as_posix() for room in rooms for path in (ROOT / "src" / room).rglob("*.py")}
+    assert {name for name in identity if name.endswith(".py")} == expected

@@ -1,143 +1,201 @@
-"""Getting files from servers that behave, misbehave or are not there, all on loopback."""
+"""The only stage that uses a network: servers that behave, misbehave or are not there, all on loopback."""
 
+import functools
+import gzip
 import hashlib
-import http.server
 import json
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRIES
-from torchvision.models import resnet18
+from helpers.project import quick_params
+from helpers.published import random_weights, stand_in_mnist, stand_in_weights
+from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
 from src.download import __main__ as download
 from src.download.fetch import FetchError, fetch
-from src.mnist.images import TEST_LABELS
-from src.mnist.manifest import WEIGHTS_DIR
+from src.download.sample import sample_files
+from src.mnist.images import load_test_images, load_training_images
+from src.mnist.manifest import load_manifest
+from src.pipeline.files import sha256
+from src.train.training import initial_model
 
 CONTENT = bytes(range(256)) * 1000
-EXPECTED = {
-    "sha256": hashlib.sha256(CONTENT).hexdigest(),
-    "size": len(CONTENT),
-    "md5": hashlib.md5(CONTENT).hexdigest(),
-}
-
-
-@contextmanager
-def serve(respond) -> Iterator[str]:
-    """A server on loopback that calls ``respond(handler, number)`` for request 0, 1, …; yields its URL."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            number = len(server.requests)
-            server.requests.append(self.path)
-            with suppress(OSError):  # the client has gone
-                respond(self, number)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.requests = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Url(f"http://127.0.0.1:{server.server_port}/file", server.requests)
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Url(str):
-    """A URL that knows which requests came."""
-
-    def __new__(cls, url, requests):
-        made = super().__new__(cls, url)
-        made.requests = requests
-        return made
-
-
-def good(handler, content=CONTENT):
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content)
+KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+READ_ONCE = functools.cache(sample_files)  # it takes seconds
+RAW = Path("data/mnist/MNIST/raw")
+WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
 
 
 @pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
+def short_waits_and_no_variables_of_the_user(monkeypatch):
+    for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "sample_files", READ_ONCE)
     monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.5)
     monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
     monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
 
-def reasons(tmp_path, *sources) -> list[str]:
-    """Why fetching fails, after a check that it leaves nothing behind."""
-    TRIES["mirror that misbehaves"] += 1
-    with pytest.raises(FetchError) as error:
-        fetch(sources, tmp_path / "file", **EXPECTED)
-    assert list(tmp_path.iterdir()) == []
-    return [reason.partition("/file: ")[2] or reason for reason in error.value.reasons]
+@pytest.fixture
+def nothing_published(monkeypatch):
+    """Neither MNIST's mirrors nor torchvision's weights can be reached."""
+    monkeypatch.setattr(download.MNIST, "mirrors", [CLOSED])
+    monkeypatch.setattr(download, "WEIGHTS_URL", CLOSED + WEIGHTS.name)
 
 
-def test_a_good_file_arrives_whole(tmp_path):
-    with serve(lambda handler, _: good(handler)) as url:
-        fetch([url], tmp_path / "file", **EXPECTED)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+@pytest.fixture
+def refusal(tries):
+    """Fetch from one source that must fail; return the reason without the source."""
+
+    def reason_of(source: str) -> str:
+        tries("mirror that misbehaves", quick=1, full=1)
+        with pytest.raises(FetchError, match="no source has digits") as error:
+            fetch("digits", [source], len(CONTENT), KNOWN_HASH)
+        (reason,) = error.value.reasons
+        assert "\n" not in reason
+        return reason.removeprefix(f"{source}: ")
+
+    return reason_of
+
+
+def send_content(handler: BaseHTTPRequestHandler, _: int) -> None:
+    send(handler, CONTENT)
+
+
+def manifest() -> dict:
+    return json.loads(Path("data/manifest.json").read_text())
+
+
+# Fetching one file
+
+
+def test_a_good_file_arrives_whole():
+    with serve(send_content) as server:
+        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+
+    assert content == CONTENT
+
+
+def test_a_file_on_this_machine_is_read(tmp_path):
+    (tmp_path / "copy").write_bytes(CONTENT)
+
+    content = fetch("digits", [str(tmp_path / "copy")], len(CONTENT), KNOWN_HASH)
+
+    assert content == CONTENT
 
 
 def test_the_next_source_is_asked_where_one_has_nothing(tmp_path):
-    with serve(lambda handler, _: handler.send_error(404)) as empty, serve(lambda handler, _: good(handler)) as full:
-        fetch([str(tmp_path / "no such file"), empty, full], tmp_path / "file", **EXPECTED)
-        assert len(empty.requests) == 1  # what is not there now will not be there in a second
-    assert (tmp_path / "file").read_bytes() == CONTENT
+    absent = str(tmp_path / "no such file")
+
+    with serve(lambda handler, _: handler.send_error(404)) as empty, serve(send_content) as full:
+        content = fetch("digits", [absent, empty.url, full.url], len(CONTENT), KNOWN_HASH)
+
+    assert content == CONTENT
+    assert len(empty.paths) == 1  # what is not there now will not be there in a second
 
 
-def test_a_server_that_fails_twice_is_asked_a_third_time(tmp_path):
-    with serve(lambda handler, number: good(handler) if number == 2 else handler.send_error(500)) as url:
-        fetch([url], tmp_path / "file", **EXPECTED)
-        assert len(url.requests) == 3
+def test_the_source_that_is_asked_is_printed_before_it_answers(capsys):
+    printed = []
+
+    def look(handler, _):
+        printed.append(capsys.readouterr().out)
+        send(handler, CONTENT)
+
+    with serve(look) as server:
+        fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+
+    assert f"download: asking {server.url}" in printed[0]
 
 
-def test_a_server_that_always_fails_is_given_up(tmp_path):
-    with serve(lambda handler, _: handler.send_error(500)) as url:
-        assert reasons(tmp_path, url) == ["answers 500 Internal Server Error"]
-        assert len(url.requests) == 3
+def test_a_server_that_fails_twice_is_asked_a_third_time(capsys):
+    with serve(lambda handler, number: send(handler, CONTENT) if number == 2 else handler.send_error(503)) as server:
+        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+
+    assert content == CONTENT
+    assert len(server.paths) == 3
+    assert "download: it answers 503 Service Unavailable" in capsys.readouterr().out
 
 
-def test_a_wrong_file_is_never_kept(tmp_path):
-    wrong = bytes(len(CONTENT))
-    with serve(lambda handler, _: good(handler, wrong)) as url:
-        assert reasons(tmp_path, url) == ["sends a file with the wrong hash"]
+def test_a_server_that_always_fails_is_given_up(refusal):
+    with serve(lambda handler, _: handler.send_error(500)) as server:
+        reason = refusal(server.url)
+
+    assert reason == "answers 500 Internal Server Error"
+    assert len(server.paths) == 3
 
 
-def test_a_wrong_file_does_not_replace_a_good_one(tmp_path):
-    (tmp_path / "file").write_bytes(b"earlier")
-    with serve(lambda handler, _: good(handler, b"short")) as url, pytest.raises(FetchError):
-        fetch([url], tmp_path / "file", **EXPECTED)
-    assert (tmp_path / "file").read_bytes() == b"earlier"
+def test_a_wrong_file_is_refused_and_not_asked_for_again(refusal):
+    with serve(lambda handler, _: send(handler, bytes(len(CONTENT)))) as server:
+        reason = refusal(server.url)
+
+    assert reason == "sends a file with the wrong hash"
+    assert len(server.paths) == 1
 
 
-def test_a_file_cut_short_is_never_kept(tmp_path):
-    with serve(lambda handler, _: good(handler, CONTENT[:-1])) as url:
-        assert reasons(tmp_path, url) == [f"ends after {len(CONTENT) - 1:,} of {len(CONTENT):,} bytes"]
+def test_a_file_cut_short_is_refused(refusal):
+    with serve(lambda handler, _: send(handler, CONTENT[:-1])) as server:
+        reason = refusal(server.url)
+
+    assert reason == "ends after 255,999 of 256,000 bytes"
+    assert len(server.paths) == 3
 
 
-def test_a_server_that_hangs_is_left_after_the_time_out(tmp_path):
+def test_a_connection_that_ends_early_is_tried_again(refusal):
+    def promise_more(handler, _):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:1000])
+
+    with serve(promise_more) as server:
+        reason = refusal(server.url)
+
+    assert reason == "breaks off: IncompleteRead(1000 bytes read, 255000 more expected)"
+    assert len(server.paths) == 3
+
+
+def test_a_server_that_closes_without_an_answer_is_tried_again(refusal):
+    with serve(lambda *_: None) as server:
+        reason = refusal(server.url)
+
+    assert reason == "can't be reached: Remote end closed connection without response"
+    assert len(server.paths) == 3
+
+
+def test_a_server_that_resets_the_connection_is_tried_again(refusal):
+    def reset(handler, _):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:1000])
+        time.sleep(0.1)  # so that the client has read what came before
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()  # with no lingering: a reset
+
+    with serve(reset) as server:
+        reason = refusal(server.url)
+
+    assert reason == "breaks off: Connection reset by peer"
+    assert len(server.paths) == 3
+
+
+def test_a_server_that_hangs_is_left_after_the_time_out(refusal):
     start = time.monotonic()
-    with serve(lambda *_: time.sleep(3)) as url:
-        assert reasons(tmp_path, url) == ["no data for 0 s"]
-    assert time.monotonic() - start < 10
+
+    with serve(lambda *_: time.sleep(30)) as server:
+        reason = refusal(server.url)
+
+    assert reason.startswith("sends no data for ")
+    assert time.monotonic() - start < 15
 
 
-def test_a_server_that_trickles_is_left_at_the_deadline(tmp_path):
+def test_a_server_that_trickles_is_left_at_the_deadline(refusal):
     def trickle(handler, _):
         handler.send_response(200)
         handler.end_headers()
@@ -147,118 +205,386 @@ def test_a_server_that_trickles_is_left_at_the_deadline(tmp_path):
             time.sleep(0.05)
 
     start = time.monotonic()
-    with serve(trickle) as url:
-        assert reasons(tmp_path, url) == ["not done after 1 s"]
+
+    with serve(trickle) as server:
+        reason = refusal(server.url)
+
+    assert reason == "is not done after 1 s"
     assert time.monotonic() - start < 10  # the server would go on for 20 s
+    assert len(server.paths) == 1
 
 
-def test_a_server_that_sends_forever_is_cut_off(tmp_path):
+def test_a_server_that_sends_forever_is_cut_off(refusal):
     def forever(handler, _):
         handler.send_response(200)
         handler.end_headers()
         while True:
             handler.wfile.write(CONTENT)
 
-    with serve(forever) as url:
-        assert reasons(tmp_path, url) == [f"sends more than the {len(CONTENT):,} bytes of file"]
+    with serve(forever) as server:
+        reason = refusal(server.url)
+
+    assert reason == "sends more than the 256,000 bytes of digits"
 
 
-def test_a_server_that_resets_the_connection_is_given_up(tmp_path):
-    def reset(handler, _):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(CONTENT)))
-        handler.end_headers()
-        handler.wfile.write(CONTENT[:1000])
-        time.sleep(0.1)  # so that the client has read what came before
-        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        handler.connection.close()  # with unsent nothing and no lingering: a reset
-
-    with serve(reset) as url:
-        assert reasons(tmp_path, url) == ["Connection reset by peer"]
-        assert len(url.requests) == 3
-
-
-def test_a_server_that_redirects_in_a_circle_is_left(tmp_path):
+def test_a_server_that_redirects_in_a_circle_is_left(refusal):
     def circle(handler, _):
         handler.send_response(302)
         handler.send_header("Location", handler.path)
         handler.end_headers()
 
-    with serve(circle) as url:
-        assert reasons(tmp_path, url) == ["redirects in a circle"]
+    with serve(circle) as server:
+        reason = refusal(server.url)
+
+    assert reason == "redirects in a circle"
 
 
-def test_no_server_at_all_is_named(tmp_path):
-    assert reasons(tmp_path, "http://127.0.0.1:9/file") == ["Connection refused"]
+def test_a_server_that_speaks_no_http_is_one_line(refusal):
+    with serve(lambda handler, _: handler.wfile.write(b"garbage\r\n\r\n")) as server:
+        reason = refusal(server.url)
+
+    assert reason == "can't be reached: garbage"
 
 
-def stand_in_weights(monkeypatch) -> bytes:
-    """A file of the published weights' kind, made here, in place of the one that the hash is pinned to."""
-    torch.manual_seed(0)
-    file = WEIGHTS_DIR / "made.pth"
-    file.parent.mkdir(parents=True)
-    torch.save(resnet18().state_dict(), file)
-    content = file.read_bytes()
-    file.unlink()
-    monkeypatch.setattr(download, "WEIGHTS_FILE", download.Published(hashlib.sha256(content).hexdigest(), len(content)))
-    monkeypatch.setattr(download, "WEIGHTS_URL", "http://127.0.0.1:9/resnet18-made.pth")
-    return content
+def test_a_server_that_redirects_to_nonsense_is_left(refusal):
+    def astray(handler, _):
+        handler.send_response(302)
+        handler.send_header("Location", "http://[/")
+        handler.end_headers()
+
+    with serve(astray) as server:
+        reason = refusal(server.url)
+
+    assert reason == "is no valid URL"
+
+
+# A source that can't be reached is named with the innermost cause, and asked once
+
+
+def test_a_closed_port_is_named(refusal, capsys):
+    reason = refusal(CLOSED)
+
+    assert reason == "can't be reached: Connection refused"
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_an_unknown_host_is_named(refusal, monkeypatch, capsys):
+    def no_such_host(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+
+    reason = refusal("https://mirror.invalid/digits")
+
+    assert reason == "can't be reached: Name or service not known"
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_an_address_that_never_answers_is_named(refusal, capsys):
+    with black_hole() as url:
+        reason = refusal(url)
+
+    assert reason.startswith("can't be reached within ")
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_a_proxy_that_is_not_there_is_named(refusal, monkeypatch, capsys):
+    monkeypatch.setenv("https_proxy", CLOSED)
+
+    reason = refusal("https://mirror.invalid/digits")
+
+    assert reason == "can't be reached: the proxy: Connection refused"
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_a_proxy_that_refuses_is_named_with_its_answer(refusal, monkeypatch):
+    with serve(lambda handler, _: handler.send_error(403)) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.address)
+
+        reason = refusal("https://mirror.invalid/digits")
+
+    assert reason == "can't be reached: the proxy: Tunnel connection failed: 403 Forbidden"
+    assert len(proxy.paths) == 1
+
+
+def test_a_certificate_that_nobody_signed_is_named(refusal, tmp_path, capsys):
+    certificate = self_signed_certificate(tmp_path)
+
+    with serve(send_content, certificate) as server:
+        reason = refusal(server.url)
+
+    assert "certificate verify failed" in reason
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[", "http://a:b/", "https://mirror..invalid/", "https:// /"])
+def test_a_url_that_is_none_is_named_and_asked_once(refusal, url, capsys):
+    reason = refusal(url)
+
+    assert reason == "is no valid URL"
+    assert capsys.readouterr().out.count("asking") == 1
+
+
+@pytest.mark.parametrize(("name", "cause"), [("nothing", "No such file or directory"), ("", "Is a directory")])
+def test_a_path_that_is_no_file_is_named(refusal, tmp_path, name, cause):
+    reason = refusal(str(tmp_path / name))
+
+    assert reason == f"can't be read: {cause}"
+
+
+# MNIST
+
+
+@pytest.mark.parametrize("as_url", [True, False])
+def test_a_mirror_gives_the_published_files_unpacked(in_project, tmp_path_factory, monkeypatch, as_url):
+    mirror = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(mirror, monkeypatch)
+    in_project.set_params(dataset="mnist", offline_fallback=False)
+    monkeypatch.setattr(download.MNIST, "mirrors", [])
+
+    with serve(lambda handler, _: send(handler, (mirror / Path(handler.path).name).read_bytes())) as server:
+        monkeypatch.setenv("MNIST_MIRROR", server.address if as_url else str(mirror))
+        download.main()
+
+    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
+    assert manifest()["sha256"] == {f"{RAW}/{name}": sha256(RAW / name) for name in published}
+
+
+def test_the_users_mirror_is_asked_before_the_others(in_project, tmp_path_factory, monkeypatch, capsys):
+    mirror = tmp_path_factory.mktemp("web") / "mnist"
+    stand_in_mnist(mirror, monkeypatch)
+    monkeypatch.setattr(download.MNIST, "mirrors", [CLOSED])
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+
+    download.download_mnist()
+
+    output = capsys.readouterr().out
+    assert f"asking {mirror}/train-images-idx3-ubyte.gz" in output
+    assert CLOSED not in output
+
+
+def test_a_relative_path_of_a_mirror_starts_at_the_project_that_an_experiment_comes_from(
+    in_project, tmp_path_factory, monkeypatch
+):
+    mirror = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(mirror, monkeypatch)
+    monkeypatch.setenv("DVC_ROOT", str(mirror.parent))
+    monkeypatch.setenv("MNIST_MIRROR", "mnist")
+
+    download.download_mnist()
+
+    assert {file.name for file in RAW.iterdir()} == set(published)
+
+
+def test_a_whole_file_is_not_fetched_again_and_a_damaged_one_is(in_project, tmp_path_factory, monkeypatch, capsys):
+    mirror = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(mirror, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    download.download_mnist()
+    capsys.readouterr()
+
+    (RAW / "t10k-labels-idx1-ubyte").write_bytes(b"damaged")
+    download.download_mnist()
+
+    assert (RAW / "t10k-labels-idx1-ubyte").read_bytes() == published["t10k-labels-idx1-ubyte"]
+    assert capsys.readouterr().out == f"download: asking {mirror}/t10k-labels-idx1-ubyte.gz\n"
+
+
+def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monkeypatch):
+    in_project.set_params(dataset="mnist", offline_fallback=False)
+    monkeypatch.setenv("MNIST_MIRROR", str(full_mnist))
+    monkeypatch.setattr(download.MNIST, "mirrors", [])
+
+    download.main()
+
+    loaded = load_manifest()
+    assert (loaded.dataset, loaded.training_images, loaded.test_images) == ("mnist", 60_000, 10_000)
+    assert load_training_images(loaded).labels.bincount().tolist() == [
+        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
+    ]  # fmt: skip
+    assert load_test_images(loaded).labels[:5].tolist() == [7, 2, 1, 0, 4]
+    for packed in full_mnist.glob("*-ubyte.gz"):
+        assert (RAW / packed.stem).read_bytes() == gzip.decompress(packed.read_bytes())
+
+
+def test_the_sample_is_the_same_bytes_everywhere():
+    files = READ_ONCE()
+
+    combined = hashlib.sha256(b"".join(files[name] for name in sorted(files)))
+
+    assert combined.hexdigest() == "f6ae350a8a71921fe18aa4e9a3b8a0e0dff3c9159886857a9ffccacb5e618698"
+
+
+def test_each_digit_of_the_sample_is_in_one_of_its_two_sets(in_project, digits):
+    download.main()
+
+    training, test = load_training_images(load_manifest()), load_test_images(load_manifest())
+    assert training.labels.bincount().tolist() == [400] * 10
+    assert test.labels.bincount().tolist() == [100] * 10
+    found = [image.tobytes() for image in [*training.images.numpy(), *test.images.numpy()]]
+    assert sorted(found) == sorted(image.tobytes() for image in digits[0])
+
+
+# The initial weights
 
 
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
-    from src.mnist.manifest import load_manifest
-    from src.pipeline.params import load_params
-    from src.train.training import initial_model
-
-    content = stand_in_weights(monkeypatch)
+    published = random_weights()
+    stand_in_weights(published, monkeypatch)
     in_project.set_params(pretrained=True, offline_fallback=False)
-    with serve(lambda handler, _: good(handler, content)) as url:
-        monkeypatch.setenv("RESNET18_WEIGHTS", url)
+    with serve(lambda handler, _: send(handler, published)) as server:
+        monkeypatch.setenv("RESNET18_WEIGHTS", server.url)
         download.main()
-    manifest = json.loads(in_project.read("data/manifest.json"))
-    assert manifest["initial_weights"] == "imagenet1k_v1"
-    assert "data/weights/resnet18-made.pth" in manifest["sha256"]
-    published = torch.load(WEIGHTS_DIR / "resnet18-made.pth", weights_only=True)
-    model = initial_model(load_params(), load_manifest().weights_file)
-    assert torch.equal(model.layer4[1].conv2.weight, published["layer4.1.conv2.weight"])
-    assert torch.equal(model.conv1.weight, published["conv1.weight"].sum(1, keepdim=True))
+
+    model = initial_model(quick_params(pretrained=True, conv1_init="summed"), load_manifest())
+
+    assert manifest()["initial_weights"] == "imagenet1k_v1"
+    assert manifest()["weights_file"] == WEIGHTS.as_posix()
+    assert manifest()["sha256"][WEIGHTS.as_posix()] == hashlib.sha256(published).hexdigest()
+    state = torch.load(WEIGHTS, weights_only=True)
+    assert torch.equal(model.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+    assert torch.equal(model.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
 
 
-def test_weights_with_a_wrong_hash_are_refused(in_project, monkeypatch):
-    content = stand_in_weights(monkeypatch)
+def test_weights_with_a_wrong_hash_are_refused(in_project, nothing_published, monkeypatch):
+    stand_in_weights(CONTENT, monkeypatch)
     in_project.set_params(pretrained=True, offline_fallback=False)
-    with serve(lambda handler, _: good(handler, content[:-1] + b"!")) as url:
-        monkeypatch.setenv("RESNET18_WEIGHTS", url)
-        with pytest.raises(SystemExit, match="wrong hash"):
+
+    with serve(lambda handler, _: send(handler, CONTENT[:-1] + b"!")) as server:
+        monkeypatch.setenv("RESNET18_WEIGHTS", server.url)
+        with pytest.raises(SystemExit) as exit_:
             download.main()
-    assert list(WEIGHTS_DIR.iterdir()) == []
+
+    message = str(exit_.value)
+    assert f"{server.url}: sends a file with the wrong hash" in message
+    for way_out in ("RESNET18_WEIGHTS", "pretrained=false", "offline_fallback=true"):
+        assert way_out in message
+    assert not WEIGHTS.exists()
+    assert not Path("data/manifest.json").exists()
 
 
-def test_a_whole_file_is_not_fetched_again(in_project, full_mnist, monkeypatch):
-    monkeypatch.setattr(download.MNIST, "mirrors", [])
-    monkeypatch.setenv("MNIST_MIRROR", str(full_mnist))
-    download.download_mnist()
+def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_project, tmp_path_factory, monkeypatch):
+    file = tmp_path_factory.mktemp("web") / "weights.pth"
+    file.write_bytes(CONTENT)
+    stand_in_weights(CONTENT, monkeypatch)
+    monkeypatch.setenv("RESNET18_WEIGHTS", str(file))
+    in_project.set_params(pretrained=True, offline_fallback=False)
+    download.main()
+    assert WEIGHTS.exists()
+
+    in_project.set_params(pretrained=False)
+    download.main()
+
+    assert [path.name for path in WEIGHTS.parent.iterdir()] == ["README.txt"]
+    assert (manifest()["initial_weights"], manifest()["weights_file"]) == ("random", None)
+
+
+# Without a network
+
+
+def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(project):
+    project.set_params(dataset="mnist", pretrained=True)
+
+    output = project.run("dvc", "repro", "download", **NO_NETWORK).stdout
+
+    found = json.loads(project.read("data/manifest.json"))
+    assert (found["dataset"], found["initial_weights"]) == ("sample", "random")
+    assert "SAMPLE" in output
+    assert "RANDOM" in output
+    assert "mnist/train-images-idx3-ubyte.gz: can't be reached: the proxy: Connection refused" in output
+    assert "resnet18-f37072fd.pth: can't be reached: the proxy: Connection refused" in output
+    assert "Once the network is there: dvc repro -f download && dvc repro" in output
+
+
+def test_the_next_download_replaces_the_sample_once_a_mirror_is_there(
+    in_project, nothing_published, tmp_path_factory, monkeypatch
+):
+    in_project.set_params(dataset="mnist")
+    download.main()
+    before = manifest()["dataset"]
+
+    mirror = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(mirror, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    download.main()
+
+    assert (before, manifest()["dataset"]) == ("sample", "mnist")
+    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
+
+
+def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_ways_out(
+    in_project, nothing_published, monkeypatch
+):
+    in_project.set_params(dataset="mnist", offline_fallback=False)
     monkeypatch.setenv("MNIST_MIRROR", "no/such/folder")
-    download.download_mnist()
-    (download.MNIST_DIR / TEST_LABELS).write_bytes(b"damaged")
-    with pytest.raises(FetchError, match=TEST_LABELS):
-        download.download_mnist()
+
+    with pytest.raises(SystemExit) as exit_:
+        download.main()
+
+    message = str(exit_.value)
+    assert message.startswith("error: no source has train-images-idx3-ubyte.gz:")
+    assert "no/such/folder/train-images-idx3-ubyte.gz: can't be read: No such file or directory" in message
+    assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz: can't be reached: Connection refused" in message
+    for way_out in ("MNIST_MIRROR", "dataset=sample", "offline_fallback=true"):
+        assert way_out in message
+    assert not Path("data/manifest.json").exists()
 
 
-def test_a_mirror_served_over_http_gives_the_published_files(in_project, full_mnist, monkeypatch):
-    monkeypatch.setattr(download.MNIST, "mirrors", [])
+def test_where_no_packet_finds_its_way_the_fallback_comes_after_one_time_out_a_source(in_project, monkeypatch, capsys):
+    in_project.set_params(dataset="mnist", pretrained=True)
+    start = time.monotonic()
 
-    def mirror(handler, _):
-        good(handler, (full_mnist / handler.path.rpartition("/")[2]).read_bytes())
+    with black_hole() as url:
+        monkeypatch.setattr(download.MNIST, "mirrors", [f"{url}first/", f"{url}second/"])
+        monkeypatch.setattr(download, "WEIGHTS_URL", f"{url}weights.pth")
+        download.main()
 
-    with serve(mirror) as url:
-        monkeypatch.setenv("MNIST_MIRROR", url)
-        download.download_mnist()
-    for name in download.MNIST_FILES:
-        assert (download.MNIST_DIR / name).read_bytes() == (full_mnist / name).read_bytes()
+    output = capsys.readouterr().out
+    assert manifest()["dataset"] == "sample"
+    assert output.count("download: asking") == 3  # two mirrors for the first file, one source of the weights
+    assert time.monotonic() - start < 10  # three time-outs of half a second, and the sample
 
 
-def test_the_sample_is_the_same_bytes_everywhere(in_project):
-    download.write_sample()
-    combined = hashlib.sha256(b"".join((download.MNIST_DIR / name).read_bytes() for name in download.MNIST_FILES))
-    assert combined.hexdigest() == "4cd18ce149eb3e34b0a6369914e5e7321ce59c12009e7bfaea02d1bae06ac05d"
+# Files that are not the stage's own
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/mnist/notes.txt",
+        "data/mnist/MNIST/raw/train-images-idx3-ubyte.gz",
+        "data/mnist/MNIST/processed/training.pt",
+        "data/weights/mine.pth",
+    ],
+)
+def test_a_strangers_file_is_named_and_stays(in_project, name):
+    stranger = Path(name)
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"mine")
+
+    with pytest.raises(SystemExit, match=f"error: {name} is not this project's.*move it elsewhere") as exit_:
+        download.main()
+
+    assert "\n" not in str(exit_.value)
+    assert stranger.read_bytes() == b"mine"
+
+
+def test_dvc_repro_leaves_a_strangers_file_where_it_is(trained, fails):
+    stranger = trained.path / "data/mnist/notes.txt"
+    stranger.write_bytes(b"mine")
+
+    done = trained.run("dvc", "repro", ok=False)
+
+    fails(done, "data/mnist/notes.txt is not this project's")
+    assert stranger.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("file", [RAW / "train-images-idx3-ubyte", WEIGHTS])
+def test_what_a_kill_left_is_no_stranger_and_is_gone_after_the_run(in_project, file):
+    leftover = file.with_name(f".{file.name}.partial")
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+
+    download.main()
+
+    assert not leftover.exists()

@@ -1,128 +1,186 @@
 """DVC's page of plots, opened in a real browser."""
 
-import functools
-import html
+import csv
 import re
 import shutil
-import subprocess
-import tarfile
-import threading
 from collections import Counter
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from helpers.browser import (
+    BROWSERS,
+    bring_libraries,
+    errors,
+    find_browser,
+    libraries,
+    make_readable,
+    marks,
+    numbers,
+    open_page,
+    served,
+)
+from helpers.project import Project
 from PIL import Image
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CDN = "https://cdn.jsdelivr.net/npm/"
-RECORDER = """<script>
-  const record = message => document.documentElement.append(Object.assign(document.createElement("pre"),
-    {className: "recorded-error", textContent: message}));
-  addEventListener("error", event => record(event.message ?? `${event.target.src} does not load`), true);
-  addEventListener("unhandledrejection", event => record(event.reason));
-  console.error = record;
-</script>"""
-SVG = '<script>const embed = vegaEmbed; vegaEmbed = (at, spec) => embed(at, spec, {renderer: "svg"});</script>'
+PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")
+CURVES = {  # after the first epoch and after the second
+    "train/loss": (0.9, 0.5),
+    "validation/loss": (0.8, 0.4),
+    "test/loss": (0.7, 0.3),
+    "train/accuracy": (0.75, 0.85),
+    "validation/accuracy": (0.76, 0.86),
+    "test/accuracy": (0.77, 0.87),
+}
+
+
+@pytest.fixture(scope="module")
+def shown(trained_once, tmp_path_factory):
+    """A copy of a run that had two epochs, by its curves."""
+    project = Project(tmp_path_factory.mktemp("shown"))
+    shutil.copytree(trained_once.path, project.path, dirs_exist_ok=True, symlinks=True)
+    for curve, (first, second) in CURVES.items():
+        metric = curve.partition("/")[2]
+        file = project.path / f"metrics/train/plots/metrics/{curve}.tsv"
+        file.write_text(f"step\t{metric}\n1\t{first}\n2\t{second}\n")
+    return project
+
+
+@pytest.fixture(scope="module")
+def plots(shown, tmp_path_factory):
+    """The folder that ``dvc plots show`` writes, its page with its libraries beside it."""
+    folder = tmp_path_factory.mktemp("plots")
+    shown.run("dvc", "plots", "show", "--out", str(folder))
+    if not shutil.which("npm"):
+        pytest.skip("needs npm, for vega")
+    if error := bring_libraries(folder):
+        pytest.skip(f"needs npm's registry, for vega: {error}")
+    make_readable(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium: from a page's address to the HTML that it has become once its scripts have run."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    """The path of a Chromium."""
+    program = find_browser()
     if program is None:
         pytest.skip(f"needs one of {', '.join(BROWSERS)}")
-
-    def open_page(address: str) -> str:
-        command = [program, "--headless", "--no-sandbox", "--virtual-time-budget=20000", "--dump-dom", address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-    return open_page
+    return program
 
 
 @pytest.fixture(scope="module")
 def address(plots):
-    """Where `plots` is served. From files, Chromium would keep the scripts' errors from the page."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=plots)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    """Where `plots` is served."""
+    with served(plots) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
-def plots(trained_once, tmp_path_factory):
-    """The folder of ``dvc plots show``, its page with the libraries beside it, an ear for errors, and SVG plots.
-
-    The page loads its libraries from the web; here npm brings the same versions of them.
-    """
-    folder = tmp_path_factory.mktemp("plots")
-    trained_once.run("dvc", "plots", "show", "--out", str(folder))
-    page = (folder / "index.html").read_text()
-    packages = re.findall(rf'"{CDN}(.+?)"', page)
-    assert [package.partition("@")[0] for package in packages] == ["vega", "vega-lite", "vega-embed"]
-    if not shutil.which("npm"):
-        pytest.skip("needs npm, for vega")
-    packed = subprocess.run(
-        ["npm", "pack", "--silent", *packages], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    if packed.returncode != 0:
-        pytest.skip(f"needs npm's registry, for vega: {packed.stderr}")
-    for package in packages:
-        name, _, version = package.partition("@")
-        with tarfile.open(folder / f"{name}-{version}.tgz") as archive:
-            (folder / f"{name}.js").write_bytes(archive.extractfile(f"package/build/{name}.min.js").read())
-        page = page.replace(f"{CDN}{package}", f"{name}.js")
-    page = page.replace("<head>", f"<head>{RECORDER}", 1)
-    last = '<script src="vega-embed.js"></script>'
-    (folder / "index.html").write_text(page.replace(last, last + SVG))
-    return folder
+def page(browser, address):
+    """The page of plots as the browser shows it."""
+    return open_page(browser, f"{address}/index.html")
 
 
-def errors(page):
-    return re.findall(r'class="recorded-error">(.*?)</pre>', page, re.S)
+def table(project: Project, name: str) -> list[dict[str, str]]:
+    """The rows of a table of ``evaluate``'s."""
+    return list(csv.DictReader(project.read(f"metrics/evaluate/{name}.csv").splitlines()))
 
 
-def marks(page, *names):
-    """The values of the marks that carry all these names, from the labels that screen readers get."""
-    found = set()
-    for label in re.findall(r'aria-label="(.*?)"', html.unescape(page)):
-        values = dict(part.split(": ", 1) for part in label.split("; ") if ": " in part)
-        if values.keys() >= set(names):
-            found.add(tuple(values[name] for name in names))
-    return found
-
-
-def test_the_page_draws_the_curves_the_matrix_and_the_pictures_without_an_error(browser, address, trained_once):
-    page = browser(f"{address}/index.html")
+def test_the_page_is_drawn_without_an_error(page):
     assert errors(page) == []
-    for metric, label in (("loss", "mean cross-entropy per image"), ("accuracy", "share of images classified right")):
-        drawn = [(name, float(value)) for name, value in marks(page, "filename", label)]
-        for name in ("train", "validation", "test"):
-            (row,) = trained_once.read(f"metrics/train/plots/metrics/{name}/{metric}.tsv").splitlines()[1:]
-            assert (f"{name}/{metric}.tsv", pytest.approx(float(row.split()[1]))) in drawn
-    pairs = Counter(tuple(row.split(",")) for row in trained_once.read("metrics/evaluate/predictions.csv").split()[1:])
-    cells = {(actual, predicted): int(n) for actual, predicted, n in marks(page, "actual", "predicted", "xy_count")}
-    assert {pair: count for pair, count in cells.items() if count} == pairs
-    assert len(re.findall(r'<img src="static/workspace_metrics_evaluate_\w+\.png"', page)) == 4
 
 
 def test_an_error_on_the_page_would_have_been_noticed(browser, address, plots):
-    page = (plots / "index.html").read_text()
-    (plots / "broken.html").write_text(page.replace("vega-lite.js", "no.js").replace("static/workspace", "static/no"))
-    seen = "\n".join(errors(browser(f"{address}/broken.html")))
-    for error in ("no.js does not load", "no_metrics_evaluate_mistakes.png does not load", "TypeError"):
-        assert error in seen
+    content = (plots / "index.html").read_text()
+    content = content.replace("vega-lite.js", "no.js").replace("static/workspace", "static/no")
+    (plots / "broken.html").write_text(content)
+
+    seen = "\n".join(errors(open_page(browser, f"{address}/broken.html")))
+
+    assert "no.js does not load" in seen
+    assert "no_metrics_report_mistakes.png does not load" in seen
+    assert "TypeError" in seen
+
+
+def test_the_page_needs_the_libraries_that_these_tests_bring(shown, tmp_path):
+    shown.run("dvc", "plots", "show", "--out", str(tmp_path))
+
+    needed = libraries((tmp_path / "index.html").read_text())
+
+    assert [package.partition("@")[0] for package in needed] == ["vega", "vega-lite", "vega-embed"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "label"), [("loss", "mean cross-entropy per image"), ("accuracy", "share of images classified right")]
+)
+def test_one_plot_shows_the_curves_of_all_sets(page, metric, label):
+    drawn = marks(page, "filename", "epoch", label)
+
+    for name in ("train", "validation", "test"):
+        first, _ = CURVES[f"{name}/{metric}"]
+        assert (f"{name}/{metric}.tsv", "1", str(first)) in drawn
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_each_curve_has_a_plot_of_its_own(page, curve):
+    metric = curve.partition("/")[2]
+    first, _ = CURVES[curve]
+
+    assert f"Title text 'metrics/train/plots/metrics/{curve}.tsv'" in page
+    assert (1, first) in numbers(page, "epoch", metric)
+
+
+def test_the_confusion_matrix_shows_how_often_each_class_was_taken_for_each(page, shown):
+    cells = {
+        (actual, predicted): int(count) for actual, predicted, count in marks(page, "actual", "predicted", "xy_count")
+    }
+
+    pairs = Counter((row["actual"], row["predicted"]) for row in table(shown, "predictions"))
+    assert {pair: count for pair, count in cells.items() if count} == pairs
+
+
+def test_the_plot_of_the_classes_shows_three_scores_of_each(page, shown):
+    drawn = {(digit, measure): float(score) for digit, measure, score in marks(page, "class", "measure", "score")}
+
+    written = {
+        (row["class"], measure): float(row[measure])
+        for row in table(shown, "classes")
+        for measure in ("precision", "recall", "f1")
+    }
+    assert len(written) == 30
+    assert drawn == pytest.approx(written)
+
+
+def test_the_plot_of_the_classes_tells_its_scores_apart_without_colour(page):
+    shapes = {}
+    for label, shape in re.findall(r'aria-label="class: \d; score: [\d.]+; measure: (\w+)"[^>]* d="(.+?)"', page):
+        shapes.setdefault(label, set()).add(shape)
+
+    assert shapes.keys() == {"precision", "recall", "f1"}
+    assert len(set.union(*shapes.values())) == 3
+
+
+def test_the_plot_of_the_calibration_shows_each_bin(page, shown):
+    drawn = numbers(page, "confidence", "accuracy")
+
+    written = [(float(row["confidence"]), float(row["accuracy"])) for row in table(shown, "calibration")]
+    assert sorted(drawn) == [pytest.approx(point) for point in sorted(written)]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_page_shows_each_picture(page, name):
+    assert page.count(f'<img src="static/workspace_metrics_report_{name}.png"') == 1
 
 
 def test_plots_diff_puts_the_pictures_of_two_commits_side_by_side(trained):
-    before = (trained.path / "metrics/evaluate/reliability.png").read_bytes()
-    picture = Image.open(trained.path / "metrics/evaluate/reliability.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture.save(trained.path / "metrics/evaluate/reliability.png")
+    file = trained.path / "metrics/report/reliability.png"
+    before = file.read_bytes()
+    Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
     trained.commit("another picture")
+
     trained.run("dvc", "plots", "diff", "HEAD~1", "HEAD", "--out", "diff")
+
     page = trained.read("diff/index.html")
-    for name in ("learning_curves", "confusion_matrix", "mistakes", "reliability"):
-        sources = sorted(re.findall(rf'<img src="(.+_{name}\.png)"', page), key=len)
-        assert [source.partition("_")[0] for source in sources] == ["static/HEAD", "static/HEAD~1"]
-    shown = [(trained.path / "diff" / source).read_bytes() for source in sources]
-    assert shown == [(trained.path / "metrics/evaluate/reliability.png").read_bytes(), before]
+    for name in PICTURES:
+        assert f'<img src="static/HEAD_metrics_report_{name}.png"' in page
+        assert f'<img src="static/HEAD~1_metrics_report_{name}.png"' in page
+    assert (trained.path / "diff/static/HEAD_metrics_report_reliability.png").read_bytes() == file.read_bytes()
+    assert (trained.path / "diff/static/HEAD~1_metrics_report_reliability.png").read_bytes() == before

@@ -18,6 +18,7 @@ from src.mnist.images import RAW_DIR
 from src.mnist.manifest import MANIFEST_FILE, MNIST_DIR, WEIGHTS_DIR
 from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
+from src.pipeline.results import TRY_AGAIN, project_root
 
 MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
     "train-images-idx3-ubyte.gz": 9_912_422,
@@ -74,7 +75,7 @@ def main() -> None:
     # The manifest of both.
     initial_weights = write_manifest(dataset, weights_file)
     if warnings:
-        warnings.append("Once the network is there: dvc repro -f download && dvc repro")
+        warnings.append(f"Once the network is there: {TRY_AGAIN}")
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
     print(f"download: {dataset}, initial weights {initial_weights}; see {MANIFEST_FILE}")
 
@@ -145,8 +146,13 @@ def is_right(path: Path, expected: str) -> bool:
 
 
 def from_environment(variable: str) -> list[str]:
-    """List the one source that an environment variable names, if any."""
+    """List the one source that an environment variable names, if any.
+
+    A relative path starts at the project, also where DVC runs an experiment in a folder of its own.
+    """
     value = os.environ.get(variable)
+    if value and "://" not in value:
+        value = str(project_root() / value)
     return [value] if value else []
 
 

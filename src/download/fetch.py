@@ -57,13 +57,13 @@ def _fetch_from(source: str, name: str, size: int, known_hash: str) -> bytes:
     for attempt in range(1, ATTEMPTS + 1):
         again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
         patience = f" (for {READ_TIMEOUT:.0f} s without data at the most)" if _is_url(source) else ""
-        print(f"download: asking {source}{again}{patience}", flush=True)
+        print(f"download: asking {source}{again}{patience}")
         try:
             return _read(source, name, size, known_hash)
         except SourceError as error:
             if not error.passing or attempt == ATTEMPTS:
                 raise
-            print(f"download: it {error}", flush=True)
+            print(f"download: it {error}")
             time.sleep(BACKOFF * 2 ** (attempt - 1))
     raise AssertionError("the last attempt returns or raises")
 

@@ -1,8 +1,12 @@
-"""How a stage ends when something is wrong: one line for the user, a non-zero exit code, no traceback."""
+"""How a stage begins and ends: what goes wrong is one line for the user, a non-zero exit code, no traceback."""
 
 import functools
+import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 
@@ -19,11 +23,17 @@ class Interrupted(Exception):
 
 
 def exit_on_user_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a stage's ``main``: what the user can put right becomes a line on stderr and a non-zero exit code."""
+    """Wrap a stage's ``main``: what the user can put right becomes a line on stderr and a non-zero exit code.
+
+    Each line appears when it is printed, into a file or a pipe too.
+    """
 
     @functools.wraps(main)
     def wrapper() -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
         try:
+            refuse_shallow_clone()
             main()
         except UserError as error:
             sys.exit(f"error: {error}")
@@ -49,3 +59,17 @@ def report_interrupt_in_one_line() -> None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = hook
+
+
+def refuse_shallow_clone() -> None:
+    """Raise `UserError` for ``dvc exp run --temp`` and the queue in a shallow clone.
+
+    DVC runs them in a folder of its own and brings the experiment home by Git, which fails there without a word.
+    """
+    root = os.environ.get("DVC_ROOT", ".")
+    if Path(root).resolve() == Path.cwd().resolve():
+        return
+    command = ["git", "-C", root, "rev-parse", "--is-shallow-repository"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.stdout.strip() == "true":
+        raise UserError("this clone is shallow, DVC would lose the experiment; run `git fetch --unshallow`")

@@ -64,6 +64,9 @@ def _choose_device(device: str) -> torch.device:
     if found.type == "mps":
         return found  # there is never a second one
     chosen = torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0")))
+    count = torch.accelerator.device_count()
+    if chosen.index >= count:
+        raise UserError(f"process {chosen.index + 1} on this machine has no {found.type} device: there are {count}")
     torch.accelerator.set_device_index(chosen.index)
     return chosen
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from src.pipeline.params import Params
-from src.pipeline.results import SETS
+from src.pipeline.results import SETS, TRY_AGAIN
 
 PAGE_FILE = Path("metrics/report.md")
 PICTURES_DIR = Path("metrics/report")
@@ -17,6 +17,7 @@ TITLES = {
     MISTAKES: "The most confident mistakes: image, truth, guess, confidence",
     RELIABILITY: "Reliability diagram: accuracy against confidence, and the images in each bin",
 }
+FALLBACK = "Not all that was asked for could be downloaded."
 DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
 
 
@@ -35,6 +36,7 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
     scores = zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True)
     parts = [
         "# Report of the run",
+        *([f"**{FALLBACK}** Once the network is there: `{TRY_AGAIN}`."] if fell_back(params, run) else []),
         f"ResNet-18 from {run['initial_weights']} weights, trained for {epochs} epoch{'s' * (epochs > 1)} on "
         f"{train['training_images']:,} images of {DATASETS[run['dataset']]}, tested on {test['images']:,}.",
         f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors. "
@@ -57,6 +59,11 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
         "Written by `dvc repro`.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def fell_back(params: Params, used: Mapping) -> bool:
+    """Tell whether a run had to use the sample or random weights for want of a network."""
+    return (params.dataset, params.pretrained) != (used["dataset"], used["initial_weights"] != "random")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,27 +1,35 @@
 """The last words of ``make repro``: what came out, where it is, and which command comes next. No stage of its own."""
 
+import subprocess
+
 from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import read_json
+from src.pipeline.params import load_params
 from src.pipeline.results import (
     EVALUATE_METRICS_FILE,
     EXPORT_METRICS_FILE,
     MODEL_FILE,
     ONNX_FILE,
     TRAIN_METRICS_FILE,
+    TRY_AGAIN,
 )
-from src.report.page import PAGE_FILE
+from src.report.page import FALLBACK, PAGE_FILE, fell_back
 
 
 @exit_on_user_error
 def main() -> None:
+    params = load_params()
     test, train = read_json(EVALUATE_METRICS_FILE)["test"], read_json(TRAIN_METRICS_FILE)
-    accuracy = (
-        f"{test['accuracy']:.2%} right of {test['images']:,} test images, from {train['initial_weights']} weights"
-    )
+    weights = train["initial_weights"]
+    accuracy = f"{test['accuracy']:.2%} right of {test['images']:,} test images, from {weights} weights"
     print()
     print(f"model    {MODEL_FILE}, and {ONNX_FILE} for onnxruntime: {accuracy}")
     print(f"metrics  {', '.join(map(str, (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, EXPORT_METRICS_FILE)))}")
     print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
+    if fell_back(params, train):
+        print(f"used     {train['dataset']}, {weights} weights. {FALLBACK} Once the network is there: {TRY_AGAIN}")
+    if subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False).returncode != 0:
+        print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     print("keep it  git add -A && git commit -m 'a run'")
     print("next     . .venv/bin/activate && dvc exp run -S epochs=5 && dvc metrics diff")
 

@@ -36,12 +36,12 @@ def main() -> None:
         untrimmed = initial_model(params, manifest)
 
         # Build what trains them, and go on where an earlier run of the same stopped.
+        checkpoint = Checkpoint(run_identity(params, manifest, machine, group))
         trainer = Trainer(params, trim(untrimmed, params.image_size), sets, machine, group)
         trainer.say(
             f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
             f"{params.epochs} epochs, {trainer.total_steps} steps on {machine}"
         )
-        checkpoint = Checkpoint(run_identity(params, manifest, machine, group.world_size))
         trainer.resume(checkpoint)
 
         # Train epoch by epoch, the curves written as it goes.

@@ -21,6 +21,8 @@ from src.mnist.manifest import Manifest
 from src.pipeline.files import sha256, write_file
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
+from src.pipeline.results import project_root
+from src.train.process_group import ProcessGroup
 
 SAVED = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size
@@ -28,18 +30,23 @@ SOURCES = ("train", "resnet", "mnist", "pipeline")  # the rooms that `train` is 
 WITHOUT_EFFECT = {"checkpoint_minutes", "launcher"}  # the number of processes counts, not what starts them
 
 
-def run_identity(params: Params, manifest: Manifest, machine: Machine, world_size: int) -> dict[str, Any]:
-    """List all that the result depends on. Two runs are the same run where all of it is the same."""
+def run_identity(params: Params, manifest: Manifest, machine: Machine, group: ProcessGroup) -> dict[str, Any]:
+    """List all that the result depends on. Two runs are the same run where all of it is the same.
+
+    Raises:
+        UserError: the processes of this run don't agree on it. They may be on different machines.
+    """
     root = Path(__file__).parents[1]
     files = [file for room in SOURCES for file in sorted((root / room).glob("*.py"))]
-    return {
-        "params": params.model_dump(exclude=WITHOUT_EFFECT),
-        "data and initial weights": manifest.sha256,
-        "sources": {file.relative_to(root).as_posix(): sha256(file) for file in files},
-        "libraries": [torch.__version__, torchvision.__version__],
-        "machine": machine.describe(),
-        "processes": world_size,
+    shared = {
+        **params.model_dump(exclude=WITHOUT_EFFECT),
+        **manifest.sha256,
+        **{file.relative_to(root.parent).as_posix(): sha256(file) for file in files},
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
     }
+    group.require_same(shared)
+    return shared | {"machine": machine.describe(), "processes": group.world_size}
 
 
 class Checkpoint:
@@ -102,9 +109,5 @@ class Checkpoint:
 
 
 def checkpoints_folder() -> Path:
-    """Find where all runs of this project keep their checkpoints: beside DVC's own temporary files, out of Git.
-
-    DVC sets ``DVC_ROOT`` to the project that an experiment was started from, also where it runs in a folder of its
-    own (dvc/repo/experiments/queue/base.py).
-    """
-    return Path(os.environ.get("DVC_ROOT", ".")) / ".dvc" / "tmp" / "checkpoints"
+    """Find where all runs of this project keep their checkpoints: beside DVC's own temporary files, out of Git."""
+    return project_root() / ".dvc" / "tmp" / "checkpoints"

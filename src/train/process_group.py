@@ -58,6 +58,18 @@ class ProcessGroup:
             dist.broadcast_object_list(values)
         return values[0]
 
+    def require_same(self, values: dict[str, Any]) -> None:
+        """Raise `UserError` in all processes where one's ``values`` are not the main one's; name what differs."""
+        expected = self.broadcast(values)
+        differing = [name for name in expected | values if values.get(name) != expected.get(name)]
+        everybodys = [differing]
+        if self.world_size > 1:
+            everybodys = [[] for _ in range(self.world_size)]
+            dist.all_gather_object(everybodys, differing)
+        for rank, names in enumerate(everybodys):
+            if names:
+                raise UserError(f"process {rank} and process 0 must have the same {', '.join(names)}")
+
     def convert_sync_batchnorm(self, model: nn.Module) -> nn.Module:
         """Have batch normalisation see the whole batch rather than this process's shard of it."""
         if self.world_size == 1:

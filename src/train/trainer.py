@@ -82,7 +82,7 @@ class Trainer:
     def say(self, line: str) -> None:
         """Print a line, in the main process alone."""
         if self._group.is_main:
-            print(line, flush=True)
+            print(line)
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""

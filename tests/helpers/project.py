@@ -80,12 +80,12 @@ class Project:
         assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start(self, *command: str) -> subprocess.Popen:
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Start a command in the project, its output and errors to be read as lines while it goes on."""
         return subprocess.Popen(
             command,
             cwd=self.path,
-            env=self.environment() | {"PYTHONUNBUFFERED": "1"},
+            env=self.environment() | {"PYTHONUNBUFFERED": "1"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

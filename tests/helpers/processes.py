@@ -1,0 +1,64 @@
+"""Processes that train together, started from a test as ``torchrun`` starts them."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+from src.train.process_group import process_group
+
+# A server that has imported the libraries forks the processes: seconds faster than to start each of them anew.
+multiprocessing.set_forkserver_preload(["torch", "torchvision", "sklearn.model_selection"])
+
+
+def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> list:
+    """Call ``function(group, *args)`` in ``count`` processes that form one group.
+
+    Args:
+        count: how many.
+        folder: a folder for what they return.
+        function: of a module, not a lambda: the processes import it. What it returns, ``torch.save`` must take.
+        args: for all of them the same.
+
+    Returns:
+        What each of them returned, by rank; None for one that ended without returning.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _run, (count, port, folder, function, args), nprocs=count, start_method="forkserver"
+    )
+    files = [folder / f"{rank}.pt" for rank in range(count)]
+    results = [torch.load(file, weights_only=False) if file.exists() else None for file in files]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return results
+
+
+def _run(rank: int, count: int, port: int, folder: Path, function: Callable, args: tuple) -> None:
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",  # by which PyTorch tells that torchrun started it
+        "RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    with process_group(torch.device("cpu")) as group:
+        result = function(group, *args)
+    torch.save(result, folder / f"{rank}.pt")
+
+
+def compute_in_float64() -> None:
+    """Have this process, which must be one of `run_processes`, train in float64 instead of float32.
+
+    Two ways to add up the same terms differ by rounding alone, and there by so little that nothing else can hide in it.
+    """
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double

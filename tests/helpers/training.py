@@ -1,0 +1,143 @@
+"""Training on a few real digits, in seconds, and what is left of it to compare."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from helpers.data import write_data
+from helpers.project import Project, quick_params
+from src.mnist.images import Images
+from src.mnist.manifest import Manifest
+from src.pipeline.files import write_json
+from src.pipeline.machine import Machine
+from src.pipeline.params import Params
+from src.train.checkpoint import Checkpoint
+from src.train.process_group import ProcessGroup
+from src.train.trainer import Trainer
+
+MACHINE = Machine(torch.device("cpu"), torch.float32)
+FROM_RANDOM_WEIGHTS = Manifest(
+    dataset="sample", training_images=75, test_images=20, initial_weights="random", weights_file=None, sha256={}
+)
+
+
+def small_params(**values: object) -> Params:
+    """Parameters for `small_sets`: two epochs of five steps, each of 15 images."""
+    return quick_params(**{"epochs": 2, "batch_size": 16, "precision": "fp32"} | values)
+
+
+def small_sets(digits: tuple) -> dict[str, Images]:
+    """Some of the `digits`, of all classes: 75 to train on, 21 for validation, 20 for the test.
+
+    Two processes can share none of these batches equally, nor the validation set.
+    """
+    images, labels = (torch.from_numpy(array[::43]) for array in digits)  # 117 of 5,000, which are sorted by class
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    parts = {"train": shuffled[:75], "validation": shuffled[75:96], "test": shuffled[96:116]}
+    return {name: Images(images[part], labels[part].long()) for name, part in parts.items()}
+
+
+def small_model() -> nn.Module:
+    """Build a network with all kinds of layers and buffers that ResNet-18 has, a thousandth of its size."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, kernel_size=7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, kernel_size=3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(16, 10),
+        )
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is caught, saved or tidied up any more."""
+
+
+class StopAt:
+    """In place of a `StopSignal`: one that comes at the n-th time that a run looks for it.
+
+    A run looks after each step, and in the evaluation after each batch. With `small_sets` and one evaluation batch for
+    each set, those are seven times an epoch.
+
+    Args:
+        look: n, counted from 1; None for a signal that never comes.
+        kills: the signal is SIGKILL, and the run gets no chance to save. Otherwise it is SIGTERM.
+    """
+
+    def __init__(self, look: int | None = None, *, kills: bool = False) -> None:
+        self._look, self._kills, self._looks = look, kills, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @property
+    def received(self) -> int | None:
+        self._looks += 1
+        if self._looks != self._look:
+            return None
+        if self._kills:
+            raise Killed
+        return signal.SIGTERM
+
+
+def train_to_the_end(
+    params: Params, sets: dict[str, Images], group: ProcessGroup, checkpoint: Checkpoint, stop: StopAt
+) -> dict[str, Any]:
+    """Train the `small_model` as ``src.train`` does: go on from ``checkpoint``, and take the epochs that are left.
+
+    Returns:
+        All that there is at the end: the last checkpoint, the metrics of each epoch, the model.
+    """
+    trainer = Trainer(params, small_model(), sets, MACHINE, group)
+    trainer.resume(checkpoint)
+    while len(trainer.history) < params.epochs:
+        trainer.run_epoch(stop)
+    return {
+        "checkpoint": checkpoint.load(),
+        "history": trainer.history,
+        "model": trainer.evaluated_model.state_dict(),
+    }
+
+
+def differences(left: Any, right: Any, name: str = "") -> list[str]:
+    """List where two nested states differ in type, shape or any bit, by the path to the place."""
+    if type(left) is not type(right):
+        return [name]
+    if isinstance(left, torch.Tensor):
+        same = left.dtype == right.dtype and torch.equal(left, right)
+        return [] if same else [name]
+    if isinstance(left, Mapping):
+        if list(left) != list(right):
+            return [f"the keys of {name or 'all'}"]
+        return [place for key in left for place in differences(left[key], right[key], f"{name}/{key}")]
+    if isinstance(left, Sequence) and not isinstance(left, str):
+        if len(left) != len(right):
+            return [f"the length of {name}"]
+        pairs = enumerate(zip(left, right, strict=True))
+        return [place for index, pair in pairs for place in differences(*pair, f"{name}/{index}")]
+    return [] if left == right else [name]
+
+
+def write_small_project(folder: Path, digits: tuple, **values: object) -> None:
+    """Write what ``src.train`` reads: the parameters, and data of the size of `small_sets`.
+
+    Args:
+        folder: an empty one.
+        digits: the fixture.
+        values: parameters other than those of `small_params`.
+    """
+    write_data(Project(folder), digits, training=96, test=20)
+    params = small_params(**{"validation_size": 0.2, "device": "cpu", "threads": 1} | values)
+    write_json(folder / "params.yaml", params.model_dump())  # JSON is YAML

@@ -1,0 +1,128 @@
+"""Any state of the checkout: it works, or one line says what to type, and nothing is lost."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.data import write_data
+from helpers.project import Project, stages_run
+
+MAKE_REPRO = ("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "repro")
+
+
+class Nobodys(Project):
+    """A clone of somebody whom Git does not know, on a machine where it does not guess."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project.path)
+        self.run("git", "config", "user.useConfigOnly", "true")
+
+    def environment(self) -> dict[str, str]:
+        """The variables without a name, and without a home where Git's libraries would look for one."""
+        known = super().environment().items()
+        kept = {name: value for name, value in known if not name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))}
+        return kept | {"HOME": f"{self.path}/no such folder", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def test_without_a_git_identity_the_workflow_runs_and_its_last_lines_say_what_experiments_need(trained):
+    done = Nobodys(trained).run(*MAKE_REPRO)
+
+    assert "git config --global user.name NAME" in done.stdout
+
+
+def test_without_a_git_identity_an_experiment_is_refused_and_nothing_is_lost(longer):
+    before = longer.run("git", "status", "--porcelain").stdout
+
+    done = Nobodys(longer).run("dvc", "exp", "run", "-S", "epochs=1", ok=False)
+
+    assert "Git user name and email must be configured" in done.stderr
+    assert longer.run("git", "status", "--porcelain").stdout == before
+
+
+def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fails):
+    shutil.rmtree(trained.path / ".git")
+    fails(trained.run(*MAKE_REPRO, ok=False), "git init && git add -A . && git commit -m start")
+
+    trained.run("sh", "-c", "git init -q && git add -A . && git commit -q -m start")
+    done = trained.run("dvc", "repro")
+
+    assert "up to date" in done.stdout
+
+
+def test_without_git_dvcs_own_setting_does_too(trained):
+    shutil.rmtree(trained.path / ".git")
+
+    trained.run("dvc", "config", "--local", "core.no_scm", "true")
+    done = trained.run(*MAKE_REPRO)
+
+    assert "up to date" in done.stdout
+
+
+def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost(trained, tmp_path_factory, fails):
+    trained.commit("one more")
+    shallow = Project(tmp_path_factory.mktemp("shallow"))
+    shallow.run("git", "clone", "-q", "--depth", "1", f"file://{trained.path}", ".")
+    command = ("dvc", "exp", "run", "--temp", "-n", "kept", "-S", "offline_fallback=false")
+
+    fails(shallow.run(*command, ok=False), "git fetch --unshallow")
+
+    shallow.run("git", "fetch", "-q", "--unshallow")
+    done = shallow.run(*command, ok=False)  # no data here, but a stage was begun
+    assert "shallow" not in done.stderr
+
+
+@pytest.fixture
+def subfolder(trained, tmp_path_factory) -> Project:
+    """The project as a folder of another repository, committed there."""
+    outer = Project(tmp_path_factory.mktemp("outer"))
+    outer.run("git", "init", "-q", "-b", "main")
+    shutil.copytree(trained.path, outer.path / "inner", ignore=shutil.ignore_patterns(".git"), symlinks=True)
+    outer.commit("with a project inside")
+    return Project(outer.path / "inner")
+
+
+def test_in_a_folder_of_another_repository_experiments_work(subfolder):
+    done = subfolder.run("dvc", "exp", "run", "--temp", "-n", "inside", "-S", "checkpoint_minutes=1")
+
+    assert stages_run(done.stdout) == ["report"]
+    assert "inside" in subfolder.run("dvc", "exp", "list").stdout
+    assert (subfolder.path / "params.yaml").exists()
+
+
+def test_in_a_folder_of_another_repository_compare_works(subfolder):
+    subfolder.run(".ci/compare", "HEAD", "comparison", EPOCHS="1")
+
+    assert "learning_curves" in subfolder.read("comparison/README.md")
+
+
+def test_in_a_folder_of_another_repository_the_first_run_asks_for_a_commit(subfolder, fails):
+    subfolder.run("git", "rm", "-q", "-r", "--cached", ".")
+    subfolder.run("git", "commit", "-q", "-m", "without the project")
+
+    done = subfolder.run(*MAKE_REPRO, ok=False)
+
+    fails(done, "run `git add -A . && git commit -m start`")
+
+
+def test_a_relative_mirror_is_found_by_a_temporary_experiment_too(trained, full_mnist):
+    mirror = os.path.relpath(full_mnist, trained.path)
+    command = ("dvc", "exp", "run", "--temp", "download", "-S", "dataset=mnist", "-S", "offline_fallback=false")
+
+    done = trained.run(*command, MNIST_MIRROR=mirror)
+
+    assert "download: mnist, initial weights random" in done.stdout
+
+
+def test_each_line_appears_in_a_pipe_when_it_is_printed(project, digits):
+    write_data(project, digits, training=60, test=20)
+    project.set_params(epochs=2, batch_size=16)
+
+    with project.start("python", "-m", "src.train", PYTHONUNBUFFERED="") as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/2"):
+                running = process.poll() is None
+        process.wait()
+
+    assert running

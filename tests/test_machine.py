@@ -1,0 +1,208 @@
+"""The device, the precision and the threads that a run gets. The devices that are not here have stand-ins."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from src.pipeline.errors import UserError
+from src.pipeline.machine import Machine, set_up_machine
+
+
+@pytest.fixture(autouse=True)
+def settings_come_back(monkeypatch):
+    """No test leaves PyTorch, or the environment, set otherwise for those that follow."""
+    for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def sees(monkeypatch):
+    """A function that makes PyTorch see accelerators of a type, or None; it lists the devices then made current."""
+
+    def pretend(kind: str | None, count: int = 4) -> list[int]:
+        current = []
+        found = kind and torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+        monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+        return current
+
+    return pretend
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(sees):
+    sees(None)
+
+    assert set_up_machine("auto", "fp32", 1).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_auto_is_the_accelerator_where_there_is_one(sees, kind):
+    current = sees(kind)
+
+    assert set_up_machine("auto", "fp32", 1).device == torch.device(kind, 0)
+    assert current == [0]
+
+
+def test_apples_gpu_has_no_number(sees):
+    current = sees("mps")
+
+    assert set_up_machine("auto", "fp32", 1).device == torch.device("mps")
+    assert current == []
+
+
+@pytest.mark.parametrize("kind", [None, "cuda", "mps", "xpu"])
+def test_the_cpu_can_be_had_everywhere(sees, kind):
+    sees(kind)
+
+    assert set_up_machine("cpu", "fp32", 1).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_accelerator_can_be_asked_for_by_its_type(sees, kind):
+    sees(kind)
+
+    assert set_up_machine(kind, "fp32", 1).device.type == kind
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(sees, monkeypatch):
+    current = sees("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+
+    assert set_up_machine("cuda", "fp32", 1).device == torch.device("cuda", 3)
+    assert current == [3]
+
+
+def test_more_processes_than_gpus_are_a_clear_error(sees, monkeypatch):
+    sees("cuda", count=2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+
+    with pytest.raises(UserError, match="process 3 on this machine has no cuda device: there are 2"):
+        set_up_machine("cuda", "fp32", 1)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_an_accelerator_that_is_not_there_is_a_clear_error(sees, kind):
+    sees(None)
+
+    with pytest.raises(UserError) as refused:
+        set_up_machine(kind, "fp32", 1)
+
+    assert str(refused.value) == (f"device = {kind}, but PyTorch sees the CPU alone here; set device to auto or cpu")
+
+
+def test_an_accelerator_in_place_of_another_is_a_clear_error(sees):
+    sees("xpu")
+
+    with pytest.raises(UserError) as refused:
+        set_up_machine("cuda", "fp32", 1)
+
+    assert str(refused.value) == "device = cuda, but PyTorch sees xpu here; set device to auto or xpu"
+
+
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_auto_is_bf16_where_the_cpu_has_it(sees, monkeypatch, instructions):
+    sees(None)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: True})
+
+    assert set_up_machine("auto", "auto", 1).dtype == torch.bfloat16
+
+
+def test_auto_is_fp32_where_the_cpu_has_no_bf16(sees, monkeypatch):
+    sees(None)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+
+    assert set_up_machine("auto", "auto", 1).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("has_it", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bf16_where_the_gpu_has_it_and_does_not_emulate_it(sees, monkeypatch, has_it, dtype):
+    sees("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or has_it)
+
+    assert set_up_machine("auto", "auto", 1).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_auto_is_fp32_where_bf16_was_never_tried(sees, kind):
+    sees(kind)
+
+    assert set_up_machine("auto", "auto", 1).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize("capabilities", [{}, {"avx512_bf16": True}])
+def test_a_precision_that_is_asked_for_is_used_everywhere(sees, monkeypatch, capabilities, precision, dtype):
+    sees(None)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+    assert set_up_machine("auto", precision, 1).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_matrix_work_is_done_in_the_machines_precision(dtype):
+    machine = Machine(torch.device("cpu"), dtype)
+
+    with machine.autocast():
+        output = nn.Linear(2, 2)(torch.zeros(1, 2))
+
+    assert output.dtype == dtype
+
+
+def test_the_number_of_threads_is_the_one_asked_for():
+    machine = set_up_machine("cpu", "fp32", 3)
+
+    assert torch.get_num_threads() == 3
+    assert machine.describe()["threads"] == 3
+
+
+@pytest.mark.parametrize(("processes", "threads"), [("1", 6), ("2", 3), ("4", 1), ("8", 1)])
+def test_the_processes_of_a_machine_share_the_cores_that_they_may_use(monkeypatch, processes, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+
+    set_up_machine("cpu", "fp32", 0)
+
+    assert torch.get_num_threads() == threads
+
+
+def test_all_cores_are_used_where_a_system_cannot_say_which_it_may_use(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+
+    set_up_machine("cpu", "fp32", 0)
+
+    assert torch.get_num_threads() == 5
+
+
+def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
+    set_up_machine("cpu", "fp32", 1)
+
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_machine_is_described_by_what_the_bits_depend_on(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    machine = set_up_machine("cpu", "fp32", 2)
+
+    assert machine.describe() == {"device": "cpu", "precision": "float32", "threads": 2, "instructions": "AVX2"}
+    assert str(machine) == "cpu, float32, 2 threads, AVX2"
+
+
+def test_a_gpu_is_described_by_its_name(sees, monkeypatch):
+    sees("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU number {device.index}")
+
+    machine = set_up_machine("cuda", "bf16", 2)
+
+    assert machine.describe()["device"] == "GPU number 0"

@@ -1,0 +1,96 @@
+"""The stage ``train``: whatever happens to a run, its files are those of an undisturbed one."""
+
+import json
+
+import pytest
+import torch
+from helpers.training import Killed, StopAt, small_model, write_small_project
+
+from src.train.__main__ import main
+
+
+@pytest.fixture
+def train_in(tmp_path, monkeypatch, digits):
+    """A function that runs the stage in a folder by this name, disturbed as asked, and reads what it wrote."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setattr("src.train.__main__.initial_model", lambda params, manifest: small_model())
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+    def train(name, stop=None, **values):
+        folder = tmp_path / name
+        if not folder.exists():
+            write_small_project(folder, digits, **values)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("src.train.__main__.StopSignal", lambda: stop or StopAt())
+        main()
+        files = [*folder.glob("models/**/*"), *folder.glob("metrics/**/*"), *folder.glob(".dvc/tmp/checkpoints/*")]
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if not file.is_dir()}
+
+    yield train
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.parametrize("look", [1, 3, 5, 7, 8, 10, 14])
+def test_a_stopped_run_that_goes_on_ends_with_the_files_of_an_undisturbed_one(train_in, look):
+    undisturbed = train_in("undisturbed")
+    with pytest.raises(SystemExit) as stopped:
+        train_in("stopped", StopAt(look))
+
+    files = train_in("stopped")
+
+    assert stopped.value.code == 128 + 15
+    assert files == undisturbed
+    assert "models/model.safetensors" in files
+
+
+@pytest.mark.parametrize("look", [1, 3, 5, 7, 8, 10, 14])
+def test_a_killed_run_that_goes_on_ends_with_the_files_of_an_undisturbed_one(train_in, look):
+    undisturbed = train_in("undisturbed")
+    with pytest.raises(Killed):
+        train_in("killed", StopAt(look, kills=True))
+
+    files = train_in("killed")
+
+    assert files == undisturbed
+    assert "models/model.safetensors" in files
+
+
+def test_a_run_that_is_through_leaves_no_checkpoint(train_in, tmp_path):
+    with pytest.raises(SystemExit):
+        train_in("stopped", StopAt(3))
+
+    files = train_in("stopped")
+
+    assert [name for name in files if name.startswith(".dvc")] == []
+    assert list((tmp_path / "stopped/.dvc/tmp/checkpoints").iterdir()) == []
+
+
+def test_a_run_that_went_on_has_the_curves_of_all_epochs(train_in):
+    with pytest.raises(Killed):
+        train_in("killed", StopAt(10, kills=True))
+
+    files = train_in("killed")
+
+    for name in ("train", "validation", "test"):
+        for metric in ("loss", "accuracy"):
+            header, *rows = files[f"metrics/train/plots/metrics/{name}/{metric}.tsv"].decode().splitlines()
+            assert header.split("\t") == ["step", metric]
+            assert [row.split("\t")[0] for row in rows] == ["1", "2"]
+
+
+def test_without_a_validation_set_its_curves_are_there_and_empty(train_in):
+    files = train_in("project", validation_size=0.0)
+
+    assert files["metrics/train/plots/metrics/validation/loss.tsv"] == b"step\tloss\n"
+    assert files["metrics/train/plots/metrics/validation/accuracy.tsv"] == b"step\taccuracy\n"
+    assert "validation" not in json.loads(files["metrics/train/metrics.json"])
+
+
+def test_the_runs_description_says_what_it_used(train_in):
+    files = train_in("project")
+
+    run = json.loads(files["models/run.json"])
+    assert (run["device"], run["precision"], run["threads"], run["processes"]) == ("cpu", "float32", 1, 1)
+    assert (run["dataset"], run["initial_weights"]) == ("sample", "random")
+    assert run["torch"] == torch.__version__

@@ -1,0 +1,246 @@
+"""The trainer: a run that is stopped or killed anywhere goes on to the same bits, and ends in good order."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.processes import run_processes
+from helpers.training import (
+    MACHINE,
+    Killed,
+    StopAt,
+    differences,
+    small_model,
+    small_params,
+    small_sets,
+    train_to_the_end,
+)
+
+from src.mnist.inputs import to_input
+from src.pipeline.errors import Interrupted, UserError
+from src.train.checkpoint import Checkpoint
+from src.train.process_group import ProcessGroup
+from src.train.trainer import Trainer
+from src.train.training import Training
+
+LOOKS = range(1, 15)  # all times that a run of `small_sets` looks for a signal, see StopAt
+EACH_STEP = 1e-9  # minutes from one checkpoint to the next
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two threads would wait for each other most of the time, for a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits, tmp_path_factory):
+    """What an undisturbed run ends with."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("undisturbed")))
+        return train_to_the_end(small_params(), small_sets(digits), ProcessGroup(), Checkpoint({}), StopAt())
+
+
+def new_trainer(digits, **values) -> Trainer:
+    """A trainer of the small model that has taken no step, with an empty checkpoint."""
+    trainer = Trainer(small_params(**values), small_model(), small_sets(digits), MACHINE, ProcessGroup())
+    trainer.resume(Checkpoint({}))
+    return trainer
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_run_that_is_stopped_anywhere_and_goes_on_ends_with_the_same_bits(digits, undisturbed, look):
+    params, sets = small_params(), small_sets(digits)
+    with pytest.raises(Interrupted):
+        train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(look))
+
+    result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt())
+
+    assert differences(result, undisturbed) == []
+
+
+@pytest.mark.parametrize("minutes", [EACH_STEP, 60])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_run_that_is_killed_anywhere_and_goes_on_ends_with_the_same_bits(digits, undisturbed, look, minutes):
+    params, sets = small_params(checkpoint_minutes=minutes), small_sets(digits)
+    with pytest.raises(Killed):
+        train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(look, kills=True))
+
+    result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt())
+
+    assert differences(result, undisturbed) == []
+
+
+def test_a_run_without_an_average_goes_on_to_the_same_bits_too(digits):
+    params, sets = small_params(ema_decay=0.0, schedule="constant"), small_sets(digits)
+    undisturbed = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({"run": 1}), StopAt())
+    with pytest.raises(Interrupted):
+        train_to_the_end(params, sets, ProcessGroup(), Checkpoint({"run": 2}), StopAt(3))
+
+    result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({"run": 2}), StopAt())
+
+    assert differences(result, undisturbed) == []
+
+
+@pytest.mark.parametrize("part", ["model", "averaged", "optimizer", "scheduler", "totals"])
+def test_a_part_of_the_state_that_did_not_come_back_would_be_noticed(digits, undisturbed, monkeypatch, part):
+    params, sets = small_params(), small_sets(digits)
+    with pytest.raises(Interrupted):
+        train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(3))
+    load_all = Training.load_state_dict
+
+    def load_all_but_one(training, state):
+        load_all(training, state | {part: training.state_dict()[part]})
+
+    monkeypatch.setattr(Training, "load_state_dict", load_all_but_one)
+    result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt())
+
+    assert differences(result, undisturbed) != []
+
+
+def disturb_two_processes(group, sets, folder):
+    """In one of two processes: train undisturbed, then with each disturbance; list where the ends differ."""
+    params = small_params(checkpoint_minutes=EACH_STEP)
+    found = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("DVC_ROOT", str(folder))
+        undisturbed = train_to_the_end(params, sets, group, Checkpoint({}), StopAt())
+        for look in (1, 3, 5, 6, 8, 14):
+            checkpoint = Checkpoint({"stopped at": look})
+            stop = StopAt(look if group.rank == 1 else None)  # one process alone gets the signal
+            with pytest.raises(Interrupted):
+                train_to_the_end(params, sets, group, checkpoint, stop)
+            result = train_to_the_end(params, sets, group, checkpoint, StopAt())
+            found[f"stopped at {look}"] = differences(result, undisturbed)
+
+            checkpoint = Checkpoint({"killed at": look})
+            with pytest.raises(Killed):
+                train_to_the_end(params, sets, group, checkpoint, StopAt(look, kills=True))
+            result = train_to_the_end(params, sets, group, checkpoint, StopAt())
+            found[f"killed at {look}"] = differences(result, undisturbed)
+    return found
+
+
+def test_two_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp_path):
+    first, second = run_processes(2, tmp_path, disturb_two_processes, small_sets(digits), tmp_path)
+
+    assert len(first) == len(second) == 12
+    assert set(map(tuple, first.values())) == set(map(tuple, second.values())) == {()}
+
+
+def test_a_run_that_goes_on_says_where(digits, capsys):
+    params, sets = small_params(), small_sets(digits)
+    with pytest.raises(Interrupted):
+        train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(3))
+
+    train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt())
+
+    assert "train: going on from step 3 of 10, where a run stopped" in capsys.readouterr().out
+
+
+def test_a_stop_says_which_step_is_saved_and_ends_as_a_signal_does(digits):
+    trainer = new_trainer(digits)
+
+    with pytest.raises(Interrupted) as stopped:
+        trainer.run_epoch(StopAt(4))
+
+    assert str(stopped.value) == "step 4 is saved; run the same command again to go on from there"
+    assert stopped.value.exit_code == 128 + 15
+
+
+@pytest.mark.parametrize(("minutes", "saves"), [(EACH_STEP, [1, 2, 3, 4, 5, 5, 5, 5]), (60, [5])])
+def test_a_checkpoint_is_saved_when_it_is_due_and_before_each_evaluation(digits, monkeypatch, minutes, saves):
+    trainer = new_trainer(digits, checkpoint_minutes=minutes)
+    saved_steps = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, step, state: saved_steps.append(step))
+
+    trainer.run_epoch(StopAt())
+
+    assert saved_steps == saves  # with EACH_STEP after each look as well
+
+
+def cannot_be_written(*_):
+    raise UserError("can't write the checkpoint: No space left on device")
+
+
+def test_training_goes_on_where_no_checkpoint_can_be_written(digits, monkeypatch, capsys):
+    monkeypatch.setattr(Checkpoint, "save", cannot_be_written)
+    trainer = new_trainer(digits)
+
+    trainer.run_epoch(StopAt())
+
+    assert len(trainer.history) == 1
+    assert "warning: can't write the checkpoint: No space left on device" in capsys.readouterr().err
+
+
+def test_a_stop_does_not_say_that_a_step_is_saved_where_it_is_not(digits, monkeypatch):
+    monkeypatch.setattr(Checkpoint, "save", cannot_be_written)
+    trainer = new_trainer(digits)
+
+    with pytest.raises(Interrupted, match="NOT saved"):
+        trainer.run_epoch(StopAt(2))
+
+
+def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, tmp_path):
+    model = small_model()
+    trainer = Trainer(small_params(), model, small_sets(digits), MACHINE, ProcessGroup())
+    checkpoint = Checkpoint({})
+    checkpoint.save(0, {})
+    trainer.resume(checkpoint)
+    with torch.no_grad():
+        model[0].weight.fill_(math.nan)
+
+    with pytest.raises(UserError, match="the loss is nan after step 5; try a smaller lr"):
+        trainer.run_epoch(StopAt())
+
+    assert checkpoint.load() is None
+
+
+def test_an_epochs_line_has_the_metrics_of_each_set(digits, capsys):
+    trainer = new_trainer(digits)
+
+    results = trainer.run_epoch(StopAt())
+
+    line = capsys.readouterr().out
+    assert line.startswith("epoch 1/2: train loss ")
+    for name in ("train", "validation", "test"):
+        assert f"{name} loss {results[name].loss:.4f} accuracy {results[name].accuracy:.2%}" in line
+
+
+def test_a_process_that_is_not_the_main_one_prints_nothing(digits, capsys):
+    trainer = Trainer(small_params(), small_model(), small_sets(digits), MACHINE, ProcessGroup())
+    trainer._group.rank = 1
+
+    trainer.say("a line")
+
+    assert capsys.readouterr().out == ""
+
+
+def test_the_metrics_of_the_test_set_are_those_of_the_model_that_is_saved(digits):
+    trainer = new_trainer(digits)
+    images, labels = small_sets(digits)["test"]
+
+    loss, accuracy = trainer.run_epoch(StopAt())["test"]
+
+    logits = trainer.evaluated_model(to_input(images, 28)).double()
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)  # the logits are fp32
+    assert accuracy == (logits.argmax(1) == labels).sum().item() / 20
+
+
+def test_the_model_that_is_saved_is_the_average_of_all_steps_weights(digits):
+    averaged, plain = new_trainer(digits), new_trainer(digits, ema_decay=0.0)
+
+    averaged.run_epoch(StopAt())
+    plain.run_epoch(StopAt())
+
+    assert averaged.history[0]["train"] == plain.history[0]["train"]  # the average has no part in the training
+    assert differences(averaged.evaluated_model.state_dict(), plain.evaluated_model.state_dict()) != []
