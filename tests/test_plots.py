@@ -35,8 +35,7 @@ CURVES = {  # after the first epoch and after the second
 @pytest.fixture(scope="module")
 def shown(trained_once, tmp_path_factory):
     """A copy of a run that had two epochs, by its curves."""
-    project = Project(tmp_path_factory.mktemp("shown"))
-    shutil.copytree(trained_once.path, project.path, dirs_exist_ok=True, symlinks=True)
+    project = trained_once.copy(tmp_path_factory.mktemp("shown"))
     for curve, (first, second) in CURVES.items():
         metric = curve.partition("/")[2]
         file = project.path / f"metrics/train/plots/metrics/{curve}.tsv"

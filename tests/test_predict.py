@@ -5,7 +5,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -45,8 +44,7 @@ ORIENTATIONS = {  # EXIF's, each with what a picture of it looks like before it 
 @pytest.fixture(scope="module")
 def well_trained(trained_once, tmp_path_factory):
     """A clone with a model that is worth asking: 5 epochs on the sample."""
-    project = Project(tmp_path_factory.mktemp("well_trained"))
-    shutil.copytree(trained_once.path, project.path, dirs_exist_ok=True, symlinks=True)
+    project = trained_once.copy(tmp_path_factory.mktemp("well_trained"))
     project.set_params(epochs=5)
     project.run("python", "-m", "src.train")
     project.run("python", "-m", "src.evaluate")

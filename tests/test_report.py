@@ -18,6 +18,7 @@ RESULTS = (
     "models/run.json",
 )
 
+FULL = quick_params(dataset="mnist", pretrained=True, epochs=3)
 RUN = {
     "device": "NVIDIA H100",
     "precision": "bfloat16",
@@ -46,7 +47,7 @@ def page(trained_once):
 @pytest.fixture(scope="module")
 def full_page():
     """The page of an invented run on the full MNIST."""
-    return write_page(quick_params(), TRAIN, TEST, RUN, CLASSES)
+    return write_page(FULL, TRAIN, TEST, RUN, CLASSES)
 
 
 def rows(page: str, heading: str) -> dict[str, str]:
@@ -74,6 +75,21 @@ def test_the_page_of_the_full_mnist_says_what_was_trained_on_what_from_which_wei
     )
 
 
+@pytest.mark.parametrize("used", [{"dataset": "sample"}, {"initial_weights": "random"}])
+def test_the_page_says_that_not_all_could_be_downloaded_and_what_to_type(used):
+    page = write_page(FULL, TRAIN, TEST, RUN | used, CLASSES)
+
+    assert (
+        "**Not all that was asked for could be downloaded.** Once the network is there: "
+        "`dvc repro -f download && dvc repro`." in page
+    )
+
+
+def test_the_page_says_nothing_of_downloads_where_the_run_used_what_it_was_asked_for(page, full_page):
+    assert "download" not in page
+    assert "download" not in full_page
+
+
 def test_the_page_begins_with_the_test_accuracy_the_errors_and_the_calibration_error(full_page):
     assert "**87.66% test accuracy**: 1,234 errors. Expected calibration error 3.75%." in full_page
 
@@ -91,7 +107,7 @@ def test_the_page_gives_loss_and_accuracy_of_each_set(full_page):
 def test_a_run_without_a_validation_set_has_no_row_for_it():
     train = {name: value for name, value in TRAIN.items() if name != "validation"}
 
-    page = write_page(quick_params(validation_size=0.0), train, TEST, RUN, CLASSES)
+    page = write_page(FULL, train, TEST, RUN, CLASSES)
 
     assert re.findall(r"^\| (train|validation|test) \|", page, re.M) == ["train", "test"]
 
