@@ -78,14 +78,14 @@ def test_the_calibration_error_is_a_share(predictions):
 
 def test_a_class_table_gives_each_class_its_precision_recall_and_f1():
     actual = np.array([0, 0, 0, 0, 1, 1])
-    predicted = np.array([0, 0, 0, 1, 1, 0])
+    predicted = np.array([0, 1, 1, 1, 1, 1])
 
     table = class_table(actual, predicted, ["a", "b"])
 
     assert [row.pop("class") for row in table] == ["a", "b"]
     assert table == [
-        pytest.approx({"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4}),
-        pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2}),
+        pytest.approx({"precision": 1, "recall": 1 / 4, "f1": 2 / 5}),
+        pytest.approx({"precision": 2 / 5, "recall": 1, "f1": 4 / 7}),
     ]
 
 

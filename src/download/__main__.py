@@ -44,7 +44,7 @@ NOTE_FILE = WEIGHTS_DIR / "README.txt"  # DVC warns of an output folder that is 
 @exit_on_user_error
 def main() -> None:
     params = load_params()
-    refuse_strangers()
+    refuse_strangers_files()
     warnings = []
 
     # MNIST, or the sample where it can't be had.
@@ -107,12 +107,14 @@ def download_weights() -> None:
         write_file(WEIGHTS_FILE, fetch(WEIGHTS_FILE.name, sources, WEIGHTS_SIZE, f"sha256:{WEIGHTS_SHA256}"))
 
 
-def refuse_strangers() -> None:
-    """Raise `UserError` where a file lies in this stage's folders that it did not write. Nobody's file is deleted."""
+def refuse_strangers_files() -> None:
+    """Raise `UserError` where a file lies in this stage's folders that it did not write; remove what a kill left."""
     ours = {RAW_DIR / name for name in MNIST_SHA256} | {WEIGHTS_FILE, NOTE_FILE}
-    ours |= {path.with_name(f".{path.name}.partial") for path in ours}  # what a kill leaves
+    left_by_a_kill = {path.with_name(f".{path.name}.partial") for path in ours}
     for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
-        if path.is_file() and path not in ours:
+        if path in left_by_a_kill:
+            path.unlink()
+        elif path.is_file() and path not in ours:
             raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 

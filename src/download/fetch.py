@@ -113,7 +113,7 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
         raise SourceError(f"answers {status} {error.response.reason}", passing=status >= 500) from error
     except requests.TooManyRedirects as error:
         raise SourceError("redirects in a circle") from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+    except ValueError as error:  # what requests and urllib3 say of a URL are kinds of it
         raise SourceError("is no valid URL") from error
     except requests.ConnectTimeout as error:
         raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
@@ -135,4 +135,4 @@ def _innermost(error: BaseException) -> str:
     """Find what lies under the wrappers of requests and urllib3, in a few words."""
     while cause := error.__cause__ or error.__context__:
         error = cause
-    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

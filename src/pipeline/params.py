@@ -57,7 +57,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:  # ruamel raises many kinds for odd values
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} must be a mapping of parameter names to values")
@@ -71,6 +71,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 
 def _describe(problem: ErrorDetails) -> str:
     """Turn one of pydantic's errors into one line."""
+    if not problem["loc"]:
+        return "a name is no valid Unicode"
     key = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Params.model_fields, n=1)

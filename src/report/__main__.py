@@ -1,9 +1,13 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
 
 if __name__ == "__main__":
     report_interrupt_in_one_line()
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +34,10 @@ def main() -> None:
     # Load what the other stages left.
     params = load_params()
     train, test = read_json(TRAIN_METRICS_FILE), read_json(EVALUATE_METRICS_FILE)["test"]
-    run, classes = read_json(RUN_FILE), read_columns(CLASSES_FILE)
-    bins = {name: np.array(cells, float) for name, cells in read_columns(CALIBRATION_FILE).items()}
+    run = read_json(RUN_FILE)
+    classes = load_table(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
+    bins = load_table(CALIBRATION_FILE, dict.fromkeys(("from", "to", "images", "confidence", "accuracy"), float))
+    bins = {name: np.array(values) for name, values in bins.items()}
     actual, predicted, confidences = load_predictions()
     images, _ = load_test_images(load_manifest())
 
@@ -52,16 +58,28 @@ def main() -> None:
 
 def load_curves(metric: str) -> dict[str, list[float]]:
     """Read ``loss`` or ``accuracy`` after each epoch, of each set that the run had."""
-    curves = {name: read_columns(TRAIN_CURVES_DIR / name / f"{metric}.tsv")[metric] for name in SETS}
-    return {name: [float(value) for value in values] for name, values in curves.items() if values}
+    curves = {name: load_table(TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float}) for name in SETS}
+    return {name: columns[metric] for name, columns in curves.items() if columns[metric]}
 
 
 def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read of each test image the true class, the predicted one, both (N,) int, and the latter's probability (N,)."""
-    columns = read_columns(PREDICTIONS_FILE)
-    actual = np.array([CLASS_NAMES.index(name) for name in columns["actual"]])
-    predicted = np.array([CLASS_NAMES.index(name) for name in columns["predicted"]])
-    return actual, predicted, np.array(columns["confidence"], float)
+    index = CLASS_NAMES.index
+    columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
+    return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])
+
+
+def load_table(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, list]:
+    """Read columns of a table, by what makes a value of a cell.
+
+    Raises:
+        UserError: the table or a column is missing, or a cell is not what it should be.
+    """
+    columns = read_columns(path)
+    try:
+        return {name: [parse(cell) for cell in columns[name]] for name, parse in parsers.items()}
+    except (LookupError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error
 
 
 if __name__ == "__main__":

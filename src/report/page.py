@@ -21,7 +21,7 @@ FALLBACK = "Not all that was asked for could be downloaded."
 DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
 
 
-def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, classes: Mapping[str, list[str]]) -> str:
+def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, classes: Mapping[str, list]) -> str:
     """Write the page.
 
     Args:
@@ -50,7 +50,7 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
         "## Class by class",
         table(
             ("class", "precision", "recall", "F1"),
-            ((name, *(f"{float(score):.2%}" for score in row)) for name, *row in scores),
+            ((name, *(f"{score:.2%}" for score in row)) for name, *row in scores),
         ),
         "## What the run used",
         table(("what", "value"), ((name.replace("_", " "), f"`{value}`") for name, value in run.items())),
