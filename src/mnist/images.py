@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torchvision.datasets import MNIST
+from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from src.mnist.manifest import MNIST_DIR, Manifest
 
@@ -41,7 +41,8 @@ def mnist_files(split: str) -> tuple[Path, Path]:
 
 
 def _load(manifest: Manifest, split: str) -> Images:
-    for path in mnist_files(split):
-        manifest.check(path)
-    dataset = MNIST(MNIST_DIR, train=split == "train")
-    return Images(dataset.data, dataset.targets)
+    images_file, labels_file = mnist_files(split)
+    manifest.check(images_file)
+    manifest.check(labels_file)
+    # Not by torchvision's MNIST itself, which wants all four files and prefers an older version's ``processed`` folder.
+    return Images(read_image_file(str(images_file)), read_label_file(str(labels_file)))
