@@ -47,8 +47,9 @@ def test_the_committed_run_is_of_the_committed_parameters(stages, name):
 @pytest.mark.parametrize("name", STAGES)
 def test_the_results_in_git_are_those_of_the_committed_run(stages, name):
     results = [out for out in stages[name].outs if not out.use_cache]
+    results += [dep for dep in stages[name].deps if dep.def_path.startswith("metrics/")]
 
-    changed = [out.def_path for out in results if out.status()]
+    changed = [result.def_path for result in results if result.status()]
 
     assert changed == [], f"{', '.join(changed)} and dvc.lock are of different runs: run `dvc repro`"
 
