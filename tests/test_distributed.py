@@ -308,3 +308,19 @@ def test_a_killed_worker_fails_the_stage_and_the_next_run_goes_on(trained, tries
 
     assert re.search(r"going on from step \d+ of \d+", done.stdout)
     assert trained.read("dvc.lock") == lock
+
+
+def test_a_killed_dvc_does_not_leave_torchrun_training_for_nobody(trained, tries):
+    tries("SIGKILL of dvc above torchrun", quick=0, full=1)
+    trained.set_params(launcher=TORCHRUN, epochs=100)
+    with trained.start("dvc", "repro", "train") as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/100"):
+                children = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                break
+
+    _, alive = psutil.wait_procs(children, timeout=30)
+
+    assert children
+    assert alive == []
