@@ -19,6 +19,7 @@ lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) ruff format --check
 	$(RUN) ruff check
 	$(RUN) pyrefly check
+	$(RUN) pyrefly check --python-platform win32
 	$(RUN) check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github
 

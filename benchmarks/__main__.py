@@ -4,11 +4,9 @@ Rows that compare two things run them in turns in this one process and give the 
 hold on a noisy machine. Times to an accuracy are those of a fresh process each, its start included.
 """
 
-import math
 import os
 import platform
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -44,6 +42,7 @@ SEED_SETTINGS = {
 FASTEST = {
     "epochs": 1, "batch_size": 128, "validation_size": 0.0, "max_rotation": 8.0, "max_scaling": 0.05, "max_shift": 1.0,
 }  # fmt: skip
+SAMPLE = {"dataset": "sample", "pretrained": False}
 TARGET = 0.99  # test accuracy
 FASTEST_SEEDS = (3, 4, 5)  # others than the recipe was chosen with
 
@@ -171,18 +170,12 @@ def scaling(params: Params, data: Images, machine: Machine) -> dict[str, float]:
         (images, size): statistics.median(seconds(images, size) for _ in range(3))
         for images, size in ((1024, 28), (4096, 28), (1024, 56), (1024, 112))
     }
-    memory = []
-    steps = training_steps(
-        params.model_copy(update={"epochs": 6}), Images(data.images[:512], data.labels[:512]), machine
-    )
-    for _ in range(6):
-        sum(islice(steps, math.ceil(512 / params.batch_size)))
-        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return {
         "4 times the images, cost per image": cost[4096, 28] / cost[1024, 28],
         "56 against 28 px, cost per pixel": cost[1024, 56] / cost[1024, 28] / 4,
         "112 against 56 px, cost per pixel": cost[1024, 112] / cost[1024, 56] / 4,
-        "peak memory after 6 epochs against 1": memory[-1] / memory[0],
+        "peak memory of 1 epoch of 4,750 images, MiB": peak_memory(epochs=1),
+        "peak memory of 6 epochs of them, MiB": peak_memory(epochs=6),
         "2 processes against 1, seconds an epoch of 4,000 images": processes_ratio(),
     }
 
@@ -269,13 +262,18 @@ def matrix_product_rate(side: int, machine: Machine) -> float:
     return 2 * side**3 / best
 
 
+def peak_memory(epochs: int) -> float:
+    """The most memory that ``train`` holds on the sample, MiB, in a process of its own."""
+    command = ["-m", "benchmarks.peak_memory", sys.executable, "-m", "src.train"]
+    *_, (_, line) = run_stage(command, SAMPLE | {"epochs": epochs}, sample=True)
+    return float(line.split()[-2])
+
+
 def processes_ratio() -> float | None:
     """The time of the sample's second epoch with two processes on this machine against that with one."""
     seconds = []
     for launcher in (["-m"], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]):
-        lines = run_stage(
-            [*launcher, "src.train"], {"epochs": 2, "dataset": "sample", "pretrained": False}, sample=True
-        )
+        lines = run_stage([*launcher, "src.train"], SAMPLE | {"epochs": 2}, sample=True)
         seconds.append([at for at, line in lines if line.startswith("epoch ")])
     return (seconds[1][1] - seconds[1][0]) / (seconds[0][1] - seconds[0][0])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.project import Project, make_project
 
+TAKES_LONG = "takes long: part of `make test-all`"
 TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
 
 for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS"))]:
@@ -20,7 +21,14 @@ for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="the full campaign of faults instead of a quick selection")
+    parser.addoption("--all", action="store_true", help="the full campaign of faults, and the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(TAKES_LONG))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -37,7 +45,7 @@ def tries(request: pytest.FixtureRequest) -> Callable:
     def count(fault: str, *, quick: int, full: int) -> int:
         number = full if request.config.getoption("--all") else quick
         if number == 0:
-            pytest.skip("takes minutes: part of `make test-all`")
+            pytest.skip(TAKES_LONG)
         TRIES[fault] += number
         return number
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.data import write_data
-from helpers.project import Project, stages_run
+from helpers.project import Project, needs_posix, stages_run
 
 MAKE_REPRO = ("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "repro")
 
@@ -26,6 +26,7 @@ class Nobodys(Project):
         return kept | {"HOME": f"{self.path}/no such folder", "GIT_CONFIG_NOSYSTEM": "1"}
 
 
+@needs_posix
 def test_without_a_git_identity_the_workflow_runs_and_its_last_lines_say_what_experiments_need(trained):
     done = Nobodys(trained).run(*MAKE_REPRO)
 
@@ -41,6 +42,7 @@ def test_without_a_git_identity_an_experiment_is_refused_and_nothing_is_lost(lon
     assert longer.run("git", "status", "--porcelain").stdout == before
 
 
+@needs_posix
 def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fails):
     shutil.rmtree(trained.path / ".git")
     fails(trained.run(*MAKE_REPRO, ok=False), "git init && git add -A . && git commit -m start")
@@ -51,6 +53,7 @@ def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fai
     assert "up to date" in done.stdout
 
 
+@needs_posix
 def test_without_git_dvcs_own_setting_does_too(trained):
     shutil.rmtree(trained.path / ".git")
 
@@ -60,18 +63,31 @@ def test_without_git_dvcs_own_setting_does_too(trained):
     assert "up to date" in done.stdout
 
 
-def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost(trained, tmp_path_factory, fails):
+TEMPORARY = ("dvc", "exp", "run", "--temp", "-n", "kept", "-S", "offline_fallback=false")
+
+
+@pytest.fixture
+def shallow(trained, tmp_path_factory) -> Project:
+    """A clone of the last commit alone, with all results."""
     trained.run("git", "commit", "-q", "--allow-empty", "-m", "one more")
     shallow = Project(tmp_path_factory.mktemp("shallow"))
     shallow.run("git", "clone", "-q", "--depth", "1", f"file://{trained.path}", ".")
     shallow.run("dvc", "config", "--local", "cache.dir", str(trained.path / ".dvc/cache"))
     shallow.run("dvc", "checkout", "-q")
-    command = ("dvc", "exp", "run", "--temp", "-n", "kept", "-S", "offline_fallback=false")
+    return shallow
 
-    fails(shallow.run(*command, ok=False), "git fetch --unshallow")
 
+def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost(shallow, fails):
+    done = shallow.run(*TEMPORARY, ok=False)
+
+    fails(done, "git fetch --unshallow")
+
+
+@pytest.mark.slow
+def test_a_clone_that_is_shallow_no_more_keeps_its_experiments(shallow):
     shallow.run("git", "fetch", "-q", "--unshallow")
-    shallow.run(*command)
+    shallow.run(*TEMPORARY)
+
     assert "kept" in shallow.run("dvc", "exp", "list").stdout
 
 
@@ -93,12 +109,14 @@ def test_in_a_folder_of_another_repository_experiments_work(subfolder):
     assert (subfolder.path / "params.yaml").exists()
 
 
+@needs_posix
 def test_in_a_folder_of_another_repository_compare_works(subfolder):
     subfolder.run(".ci/compare", "HEAD", "comparison", EPOCHS="1")
 
     assert "learning_curves" in subfolder.read("comparison/README.md")
 
 
+@needs_posix
 def test_in_a_folder_of_another_repository_the_first_run_asks_for_a_commit(subfolder, fails):
     subfolder.run("git", "rm", "-q", "-r", "--cached", ".")
     subfolder.run("git", "commit", "-q", "-m", "without the project")

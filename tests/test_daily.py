@@ -66,6 +66,7 @@ def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, 
     assert second.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_wrong_parameter_in_a_clone_that_pulled_is_mended_without_training(trained, folder, second_path):
     publish(trained, folder)
     second = clone(folder, second_path)
@@ -98,6 +99,7 @@ def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(lon
     assert stages_run(done.stdout) == []
 
 
+@pytest.mark.slow
 def test_a_shared_cache_brings_an_experiment_to_a_second_clone(longer, second_path):
     second = Project(second_path)
     second.run("git", "clone", "-q", str(longer.path), ".")
@@ -110,6 +112,7 @@ def test_a_shared_cache_brings_an_experiment_to_a_second_clone(longer, second_pa
     assert large_files(second) == large_files(longer)
 
 
+@pytest.mark.slow
 def test_a_grid_is_queued_run_shown_compared_applied_and_branched(trained):
     queued = trained.run("dvc", "exp", "run", "--queue", "-S", "lr=range(0.002,0.008,0.003)").stdout
     names = re.findall(r"Queued experiment '(.+?)'", queued)

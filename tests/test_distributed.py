@@ -250,6 +250,7 @@ def epoch_metrics(output: str) -> dict[str, tuple[float, float]]:
     return {name: (float(loss), float(accuracy) / 100) for name, loss, accuracy in found}
 
 
+@pytest.mark.slow
 def test_torchrun_trains_with_two_processes_that_evaluate_as_one_does(trained):
     # 201 images for validation: neither they nor the 3,799 others divide by two
     trained.set_params(launcher=TORCHRUN, precision="fp32", validation_size=0.0502)

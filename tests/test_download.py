@@ -6,9 +6,11 @@ import hashlib
 import json
 import socket
 import struct
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from helpers.published import random_weights, stand_in_mnist, stand_in_weights
 from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
 from src.download import __main__ as download
+from src.download import fetch as fetch_module
 from src.download.fetch import FetchError, fetch
 from src.download.sample import sample_files
 from src.mnist.images import load_test_images, load_training_images
@@ -38,6 +41,7 @@ def short_waits_and_no_variables_of_the_user(monkeypatch):
     monkeypatch.setattr(download, "sample_files", READ_ONCE)
     monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.5)
     monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
+    monkeypatch.setattr("src.download.fetch.REACH_TIMEOUT", 1.0)
     monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
@@ -284,8 +288,41 @@ def test_an_address_that_never_answers_is_named(refusal, capsys):
     with black_hole() as url:
         reason = refusal(url)
 
-    assert reason.startswith("can't be reached within ")
+    assert reason.startswith("can't be reached: no answer within ")
     assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_a_resolver_that_hangs_is_not_waited_for(refusal, monkeypatch, capsys):
+    woken = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: woken.wait(20))
+    start = time.monotonic()
+
+    reason = refusal("https://mirror.invalid/digits")
+
+    woken.set()
+    assert reason == "can't be reached: no answer within 1 s"
+    assert capsys.readouterr().out.count("asking") == 1
+    assert time.monotonic() - start < 10
+
+
+def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, monkeypatch):
+    with black_hole() as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 40)
+        start = time.monotonic()
+
+        reason = refusal(f"http://mirror.invalid:{port}/digits")
+
+    assert reason == "can't be reached: no answer within 1 s"
+    assert time.monotonic() - start < 10  # one after another they would take 20 s
+
+
+def test_without_a_route_the_fallback_comes_within_thirty_seconds(monkeypatch):
+    monkeypatch.undo()  # of the short waits
+    hosts = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, download.WEIGHTS_URL]}
+
+    assert fetch_module.REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
 
 
 def test_a_proxy_that_is_not_there_is_named(refusal, monkeypatch, capsys):

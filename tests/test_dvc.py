@@ -64,6 +64,7 @@ def test_going_back_to_earlier_parameters_trains_nothing(longer):
     assert restored(done.stdout) == ["train"]
 
 
+@pytest.mark.slow
 def test_the_download_is_never_served_by_the_run_cache(trained):
     trained.set_params(offline_fallback=False)
     trained.run("dvc", "repro", "download")
@@ -112,6 +113,7 @@ def test_the_table_of_experiments_has_few_columns(longer_once):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_without_a_validation_set_shows_all_there_is_and_complains_of_nothing(trained):
     trained.run("dvc", "exp", "run", "-n", "without", "-S", "validation_size=0")
 
@@ -159,6 +161,7 @@ def test_a_new_source_file_counts(trained):
     assert re.findall(r"^(\w+):$", done.stdout, re.M) == ["train"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_its_curves_and_the_next_one_makes_them_whole(trained):
     trained.set_params(epochs=3)
     with trained.start("python", "-m", "src.train") as process:

@@ -93,6 +93,7 @@ def test_its_metadata_are_those_of_the_models_own_file(trained_once):
     assert metadata["architecture"] == "resnet18"
 
 
+@pytest.mark.slow
 def test_another_folder_gives_the_same_bytes(trained_once, trained):
     (trained.path / "models/model.onnx").unlink()
     (trained.path / "metrics/export/metrics.json").unlink()

@@ -18,7 +18,7 @@ import torch
 from helpers import faults
 from helpers.data import write_data
 from helpers.faults import FULL, READ_ONLY, contents, disturb, forget_all_but_download, heed_ctrl_c, leftovers
-from helpers.project import Project, make_project
+from helpers.project import Project, make_project, needs_posix
 from helpers.training import MACHINE, StopAt, small_model, small_params, small_sets
 from torchvision.models import resnet18
 
@@ -33,6 +33,8 @@ from src.train.process_group import ProcessGroup
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
 from src.train.training import Training
+
+pytestmark = needs_posix
 
 TRAINED = ("models/model.safetensors", "models/run.json", "metrics/train")  # the results of the stage train
 EPOCHS = 3  # of the full campaign, so that there are epochs' ends to be killed at
@@ -66,6 +68,7 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint_to_the_same_bytes
     assert leftovers(untrained) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_step_and_says_how_to_go_on(untrained, trained_once, tries):
     tries("SIGINT, then dvc repro", quick=1, full=1)
     interrupted = disturb(untrained, "dvc", "repro", "train", mark="train: 3,800 images", number=signal.SIGINT)
@@ -111,7 +114,7 @@ class Undisturbed(NamedTuple):
 @pytest.fixture(scope="module")
 def undisturbed(request, tmp_path_factory) -> Undisturbed:
     if not request.config.getoption("--all"):
-        pytest.skip("takes minutes: part of `make test-all`")
+        pytest.skip("takes long: part of `make test-all`")
     project = long_project(tmp_path_factory.mktemp("undisturbed"))
     return Undisturbed(project, faults.seconds_by_stage(project))
 
@@ -388,7 +391,7 @@ def can_mount(tmp_path_factory) -> None:
         ("download", "data/mnist", "data/mnist/MNIST/raw/train-images-idx3-ubyte", 0),
         ("download", "data/weights", "data/weights/README.txt", 0),
         ("download", "data", "data/", 0),
-        ("train", "models", "models/model.safetensors", 1),
+        ("train", "models", "models/model.safetensors", 0),
         ("train", "metrics", "metrics/train", 0),
         ("evaluate", "metrics/evaluate", "metrics/evaluate/", 0),
         ("report", "metrics/report", "metrics/report/", 0),

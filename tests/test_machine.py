@@ -1,9 +1,12 @@
 """The device, the precision and the threads that a run gets. The devices that are not here have stand-ins."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from helpers.project import ROOT
 from torch import nn
 
 from src.pipeline.errors import UserError
@@ -189,6 +192,19 @@ def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
     assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_what_cannot_be_done_deterministically_is_said_once():
+    program = (  # max_unpool2d stands in for what a GPU has no deterministic kernel for: the CPU has none for this
+        "import torch\n"
+        "from src.pipeline.machine import set_up_machine\n"
+        "set_up_machine('cpu', 'fp32', 1)\n"
+        "for _ in range(3): torch.nn.functional.max_unpool2d(torch.ones(1, 1, 1), torch.zeros(1, 1, 1).long(), 2)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stderr.count("does not have a deterministic implementation") == 1
 
 
 def test_a_machine_is_described_by_what_the_bits_depend_on(monkeypatch):

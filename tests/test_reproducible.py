@@ -93,6 +93,7 @@ def test_the_sample_runs_results_are_the_pinned_ones_of_this_platform(trained_on
     assert found == pinned[key], f"the numbers have changed; where they should, pin them in {PINNED.name}: {key!r}"
 
 
+@pytest.mark.slow
 def test_a_clone_in_another_folder_on_a_busy_machine_gives_the_same_bytes(trained_once, tmp_path):
     other = make_project(tmp_path / "a folder of another name")
 

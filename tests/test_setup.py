@@ -5,7 +5,9 @@ import re
 import shutil
 
 import pytest
-from helpers.project import ROOT, Project
+from helpers.project import ROOT, Project, needs_posix
+
+pytestmark = needs_posix
 
 
 def direct_dependencies(name: str) -> dict[str, str]:
@@ -70,7 +72,9 @@ def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):
     assert second.stdout == ""
 
 
-@pytest.mark.parametrize("damage", ["half made", "python gone", "moved"])
+@pytest.mark.parametrize(
+    "damage", [pytest.param(damage, marks=pytest.mark.slow) for damage in ("half made", "python gone", "moved")]
+)
 def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
     bare.run("make", "setup")
     if damage == "half made":

@@ -7,9 +7,11 @@ import sys
 import time
 
 import pytest
-from helpers.project import ROOT
+from helpers.project import ROOT, needs_posix
 
 from src.train.signals import StopSignal
+
+pytestmark = needs_posix
 
 AFTER_AN_ERROR = """
 import os, signal

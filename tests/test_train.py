@@ -94,3 +94,14 @@ def test_the_runs_description_says_what_it_used(train_in):
     assert (run["device"], run["precision"], run["threads"], run["processes"]) == ("cpu", "float32", 1, 1)
     assert (run["dataset"], run["initial_weights"]) == ("sample", "random")
     assert run["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+def test_an_accelerator_trains_as_the_cpu_does(train_in):
+    losses = {}
+    for device in ("cpu", "auto"):
+        files = train_in(device, device=device)
+        losses[device] = json.loads(files["metrics/train/metrics.json"])["train"]["loss"]
+
+    assert json.loads(files["models/run.json"])["device"] != "cpu"
+    assert losses["auto"] == pytest.approx(losses["cpu"], rel=0.02)

@@ -75,6 +75,7 @@ def test_exp_run_with_more_epochs_trains_longer_and_downloads_nothing(longer_onc
     assert diff["metrics/evaluate/metrics.json"]["test.loss"]["diff"] != 0
 
 
+@pytest.mark.slow
 def test_a_parameter_without_effect_on_the_data_reruns_no_training(trained):
     trained.set_params(offline_fallback=False)
 

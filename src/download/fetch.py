@@ -1,19 +1,25 @@
 """Getting one file, whose hash is known beforehand, from the first of several sources that has it."""
 
 import hashlib
+import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0  # seconds
+CONNECT_TIMEOUT, READ_TIMEOUT = 3.0, 30.0  # seconds; the first is for one of a host's addresses
+REACH_TIMEOUT = 6.0  # seconds for a host's name and all its addresses together
 DEADLINE = 600.0  # seconds for one attempt as a whole: a server that sends a byte now and then is no source
 ATTEMPTS = 3
 BACKOFF = 1.0  # seconds before the second attempt, twice that before the third
 CHUNK = 1 << 16
+NO_URL = "is no valid URL"
 
 
 class SourceError(Exception):
@@ -56,7 +62,7 @@ def fetch(name: str, sources: Iterable[str], size: int, known_hash: str) -> byte
 def _fetch_from(source: str, name: str, size: int, known_hash: str) -> bytes:
     for attempt in range(1, ATTEMPTS + 1):
         again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
-        patience = f" (for {READ_TIMEOUT:.0f} s without data at the most)" if _is_url(source) else ""
+        patience = f" ({REACH_TIMEOUT:.0f} s to connect, {READ_TIMEOUT:.0f} s without data)" if _is_url(source) else ""
         print(f"download: asking {source}{again}{patience}")
         try:
             return _read(source, name, size, known_hash)
@@ -98,6 +104,7 @@ def _chunks(source: str) -> Iterator[bytes]:
 
 def _chunks_of_url(url: str) -> Iterator[bytes]:
     start = time.monotonic()
+    _reach(url)
     # Bytes as published: a .gz is not to be unpacked because a server calls it an encoding.
     headers = {"Accept-Encoding": "identity"}
     try:
@@ -114,7 +121,7 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
     except requests.TooManyRedirects as error:
         raise SourceError("redirects in a circle") from error
     except ValueError as error:  # what requests and urllib3 say of a URL are kinds of it
-        raise SourceError("is no valid URL") from error
+        raise SourceError(NO_URL) from error
     except requests.ConnectTimeout as error:
         raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
     except (requests.ReadTimeout, ReadTimeoutError) as error:
@@ -125,6 +132,40 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
         raise SourceError(f"can't be reached: {proxy}{_innermost(error)}", passing=broke) from error
     except (requests.RequestException, HTTPError, OSError) as error:
         raise SourceError(f"breaks off: {_innermost(error)}", passing=True) from error
+
+
+def _reach(url: str) -> None:
+    """Connect to the host of a URL, or to its proxy, and hang up.
+
+    requests sets the resolver no limit, and gives each address of a host the whole time-out: without a route, minutes.
+    """
+    try:
+        url = str(requests.Request("GET", url).prepare().url)
+        proxy = select_proxy(url, get_environ_proxies(url))
+        parts = urlsplit(prepend_scheme_if_needed(proxy, "http") if proxy else url)
+        address = parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
+    except ValueError as error:
+        raise SourceError(NO_URL) from error
+    outcome: list[OSError | UnicodeError | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, CONNECT_TIMEOUT).close()
+            outcome.append(None)
+        except (OSError, UnicodeError) as error:  # the second, for a name that can be none
+            outcome.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)  # it may hang in the resolver for longer than anybody waits
+    thread.start()
+    thread.join(REACH_TIMEOUT)
+    error = outcome[0] if outcome else TimeoutError()
+    whose = "the proxy: " if proxy else ""
+    if isinstance(error, UnicodeError):
+        raise SourceError(NO_URL)
+    if isinstance(error, TimeoutError):
+        raise SourceError(f"can't be reached: {whose}no answer within {REACH_TIMEOUT:.0f} s")
+    if error:
+        raise SourceError(f"can't be reached: {whose}{_innermost(error)}")
 
 
 def _is_url(source: str) -> bool:

@@ -22,8 +22,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._received: int | None = None
-        self._line = line_below_dvc() if "DVC_STAGE" in os.environ else []  # DVC sets it for each stage
-        self._parents = [process.ppid() for process in self._line]
+        self._starter = process_that_started_this() if "DVC_STAGE" in os.environ else None  # DVC sets it for each stage
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -37,29 +36,30 @@ class StopSignal:
     @property
     def received(self) -> int | None:
         """The signal that asks to stop, None as long as there is none."""
-        if self._received is None and self._is_orphaned():
+        if self._received is None and self._starter and not is_alive(self._starter):
             self._received = signal.SIGTERM
         return self._received
-
-    def _is_orphaned(self) -> bool:
-        try:
-            return [process.ppid() for process in self._line] != self._parents
-        except psutil.NoSuchProcess:
-            return True
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
 
 
-def line_below_dvc() -> list[psutil.Process]:
-    """List the processes from this one up to the one that ``dvc`` started; this one alone where no ``dvc`` is found.
+def process_that_started_this() -> psutil.Process | None:
+    """Find the nearest ``dvc`` above this process, also behind a shell or ``torchrun``; else the parent, if any.
 
-    A shell or ``torchrun`` may stand between: it outlives a ``dvc`` that is killed, and then has another parent.
+    A parent's number will not do to tell that it has gone: Windows keeps it, and a shell in between outlives ``dvc``.
     """
-    line = [psutil.Process()]
+    parents = psutil.Process().parents()
     with contextlib.suppress(psutil.AccessDenied):  # somebody else's process is not the dvc that started this one
-        for parent in line[0].parents():
-            if "dvc" in [Path(word).name for word in parent.cmdline()[:3]]:
-                return line
-            line.append(parent)
-    return line[:1]
+        for parent in parents:
+            if "dvc" in [Path(word).stem for word in parent.cmdline()[:3]]:
+                return parent
+    return parents[0] if parents else None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether ``process`` runs still, and is not only waiting for its parent to take note of its end."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

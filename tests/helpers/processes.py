@@ -1,6 +1,5 @@
 """Processes that train together, started from a test as ``torchrun`` starts them."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -10,10 +9,8 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from helpers.stages import START_METHOD
 from src.train.process_group import process_group
-
-# A server that has imported the libraries forks the processes: seconds faster than to start each of them anew.
-multiprocessing.set_forkserver_preload(["torch", "torchvision", "sklearn.model_selection"])
 
 
 def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> list:
@@ -32,7 +29,7 @@ def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> l
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.start_processes(
-        _run, (count, port, folder, function, args), nprocs=count, start_method="forkserver"
+        _run, (count, port, folder, function, args), nprocs=count, start_method=START_METHOD
     )
     files = [folder / f"{rank}.pt" for rank in range(count)]
     results = [torch.load(file, weights_only=False) if file.exists() else None for file in files]

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
+from helpers.stages import run_module
 from src.pipeline.params import Params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +20,7 @@ PARTS = (  # what a clone holds; a user may have anything else lying about
     "models/.gitignore", "pyproject.toml", "pytest.ini", "release", "requirements-dev.in", "requirements-dev.txt",
     "requirements.in", "requirements.txt", "src", "tests",
 )  # fmt: skip
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs make, a shell, or signals as POSIX has them")
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"  # without the user's own remotes
 QUICK = {  # every parameter, so that what a user makes of params.yaml changes no test
     "dataset": "sample",
@@ -40,7 +43,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "label_smoothing": 0.0,
     "ema_decay": 0.998,
     "precision": "auto",
-    "device": "auto",
+    "device": "cpu",  # where the bytes of two runs are promised to be the same
     "threads": 0,
     "checkpoint_minutes": 5,
     "launcher": "python -m",
@@ -76,7 +79,13 @@ class Project:
     def run(self, *command: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the project, without a terminal; check its exit code against ``ok``."""
         env = self.environment() | environment
-        done = subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False)
+        match command:
+            case "python", "-m", module, *arguments if module.startswith("src."):
+                done = run_module(module, tuple(arguments), self.path, env)
+            case _:
+                done = subprocess.run(
+                    command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False
+                )
         assert (done.returncode == 0) is ok, f"{command}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -21,7 +21,7 @@ OTHER_VALUES = {  # for each parameter one that is not the tests' default
     "label_smoothing": 0.1,
     "ema_decay": 0.9,
     "precision": "fp32",
-    "device": "cpu",
+    "device": "auto",
     "threads": 1,
     "checkpoint_minutes": 1,
     "launcher": "python -u -m",

@@ -1,0 +1,44 @@
+"""A stage's command, run by a process that has its libraries already: importing them takes it most of its seconds."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+LIBRARIES = ["torch", "torchvision", "sklearn.model_selection", "sklearn.metrics"]
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+if START_METHOD == "forkserver":  # a server that has imported them forks the processes
+    multiprocessing.set_forkserver_preload(LIBRARIES)
+
+
+def run_module(
+    module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess:
+    """Do what ``python -m module arguments`` does in ``folder``, without a terminal."""
+    outputs = [folder.parent / f".{folder.name}.{name}" for name in ("out", "err")]
+    process = multiprocessing.get_context(START_METHOD).Process(
+        target=_run, args=(module, arguments, folder, environment, outputs)
+    )
+    process.start()
+    process.join(timeout=900)
+    printed = [file.read_text() for file in outputs]
+    for file in outputs:
+        file.unlink()
+    return subprocess.CompletedProcess((module, *arguments), process.exitcode, *printed)
+
+
+def _run(
+    module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], outputs: list[Path]
+) -> None:
+    for number, file in enumerate(outputs, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path.insert(0, "")
+    for name in [name for name in sys.modules if name.split(".")[0] == "src"]:
+        del sys.modules[name]  # those of the project that the tests were started from
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
