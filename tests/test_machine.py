@@ -110,12 +110,23 @@ def test_an_accelerator_in_place_of_another_is_a_clear_error(sees):
     assert str(refused.value) == "device = cuda, but PyTorch sees xpu here; set device to auto or xpu"
 
 
-@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
-def test_auto_is_bf16_where_the_cpu_has_it(sees, monkeypatch, instructions):
+@pytest.mark.parametrize(
+    ("used", "instructions"), [("AVX512", "avx512_bf16"), ("AVX512", "amx_bf16"), ("DEFAULT", "bf16")]
+)
+def test_auto_is_bf16_where_the_cpu_has_it(sees, monkeypatch, used, instructions):
     sees(None)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: True})
 
     assert set_up_machine("auto", "auto", 1).dtype == torch.bfloat16
+
+
+def test_auto_is_fp32_where_pytorch_is_set_to_fewer_instructions_than_the_cpu_has(sees, monkeypatch):
+    sees(None)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as by ATEN_CPU_CAPABILITY=avx2
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
+
+    assert set_up_machine("auto", "auto", 1).dtype == torch.float32
 
 
 def test_auto_is_fp32_where_the_cpu_has_no_bf16(sees, monkeypatch):

@@ -83,5 +83,6 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False  # tried on none
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    capabilities = torch.cpu.get_capabilities()  # of the processor; what PyTorch makes of it can be set to less
+    names = ("avx512_bf16", "amx_bf16") if torch.backends.cpu.get_cpu_capability() == "AVX512" else ("bf16",)
+    return any(capabilities.get(name, False) for name in names)
