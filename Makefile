@@ -5,13 +5,14 @@ TORCH ?=
 BIN := .venv/bin
 RUN = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m
 
-.PHONY: help repro lint test test-all release-check lock bench requirements setup setup-dev
+.PHONY: help repro lint test test-all release-check lock bench seeds requirements setup setup-dev
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 repro: setup  ## set up, then run the workflow: download, train, evaluate, report, export
 	@.ci/check-commit
+	@$(RUN) src.pipeline.params
 	$(RUN) dvc repro
 	@$(RUN) src.report.summary
 
@@ -38,6 +39,10 @@ lock: setup  ## bring dvc.lock up to date where no result can have changed
 bench: setup  ## measure: one table, the same figures in benchmarks/results.json
 	$(RUN) dvc repro download
 	$(RUN) benchmarks
+
+SEEDS ?=
+seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --weights random FILE --seeds 0 1"
+	$(RUN) benchmarks.seeds $(SEEDS)
 
 requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python
 	UV_CUSTOM_COMPILE_COMMAND="make requirements" \

@@ -1,9 +1,9 @@
 """Stage ``export``: the trained model as ONNX with its preprocessing inside, checked against PyTorch."""
 
-from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 import json
 
@@ -99,4 +99,4 @@ def run_onnx(onnx: bytes, images: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -49,6 +49,15 @@ def test_make_repro_ends_with_where_the_results_are_and_what_comes_next(trained)
     assert "dvc exp run" in following
 
 
+def test_make_repro_refuses_a_wrong_parameter_before_dvc_removes_any_result(trained, fails):
+    trained.set_params(epochs=0)
+
+    done = trained.run("make", "-o", "setup", BIN, "repro", ok=False)
+
+    fails(done, "epochs = 0: input should be greater than 0")
+    assert (trained.path / "models/model.safetensors").exists()
+
+
 def test_make_lint_accepts_the_project(project):
     project.run(*LINT)
 

@@ -20,6 +20,7 @@ from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certifica
 
 from src.download import __main__ as download
 from src.download import fetch as fetch_module
+from src.download import weights
 from src.download.fetch import FetchError, fetch
 from src.download.sample import sample_files
 from src.mnist.images import load_test_images, load_training_images
@@ -50,7 +51,7 @@ def short_waits_and_no_variables_of_the_user(monkeypatch):
 def nothing_published(monkeypatch):
     """Neither MNIST's mirrors nor torchvision's weights can be reached."""
     monkeypatch.setattr(download.MNIST, "mirrors", [CLOSED])
-    monkeypatch.setattr(download, "WEIGHTS_URL", CLOSED + WEIGHTS.name)
+    monkeypatch.setattr(weights, "IMAGENET_URL", CLOSED + WEIGHTS.name)
 
 
 @pytest.fixture
@@ -294,7 +295,7 @@ def test_an_address_that_never_answers_is_named(refusal, capsys):
 
 def test_a_resolver_that_hangs_is_not_waited_for(refusal, monkeypatch, capsys):
     woken = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: woken.wait(20))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [woken.wait(20)][:0])
     start = time.monotonic()
 
     reason = refusal("https://mirror.invalid/digits")
@@ -320,7 +321,7 @@ def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, m
 
 def test_without_a_route_the_fallback_comes_within_thirty_seconds(monkeypatch):
     monkeypatch.undo()  # of the short waits
-    hosts = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, download.WEIGHTS_URL]}
+    hosts = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, weights.IMAGENET_URL]}
 
     assert fetch_module.REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
 
@@ -468,12 +469,12 @@ def test_each_digit_of_the_sample_is_in_one_of_its_two_sets(in_project, digits):
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
     published = random_weights()
     stand_in_weights(published, monkeypatch)
-    in_project.set_params(pretrained=True, offline_fallback=False)
+    in_project.set_params(weights="imagenet", offline_fallback=False)
     with serve(lambda handler, _: send(handler, published)) as server:
         monkeypatch.setenv("RESNET18_WEIGHTS", server.url)
         download.main()
 
-    model = initial_model(quick_params(pretrained=True, conv1_init="summed"), load_manifest())
+    model = initial_model(quick_params(weights="imagenet", conv1_init="sum"), load_manifest())
 
     assert manifest()["initial_weights"] == "imagenet1k_v1"
     assert manifest()["weights_file"] == WEIGHTS.as_posix()
@@ -485,7 +486,7 @@ def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, m
 
 def test_weights_with_a_wrong_hash_are_refused(in_project, nothing_published, monkeypatch):
     stand_in_weights(CONTENT, monkeypatch)
-    in_project.set_params(pretrained=True, offline_fallback=False)
+    in_project.set_params(weights="imagenet", offline_fallback=False)
 
     with serve(lambda handler, _: send(handler, CONTENT[:-1] + b"!")) as server:
         monkeypatch.setenv("RESNET18_WEIGHTS", server.url)
@@ -494,7 +495,7 @@ def test_weights_with_a_wrong_hash_are_refused(in_project, nothing_published, mo
 
     message = str(exit_.value)
     assert f"{server.url}: sends a file with the wrong hash" in message
-    for way_out in ("RESNET18_WEIGHTS", "pretrained=false", "offline_fallback=true"):
+    for way_out in ("RESNET18_WEIGHTS", "weights=random", "offline_fallback=true"):
         assert way_out in message
     assert not WEIGHTS.exists()
     assert not Path("data/manifest.json").exists()
@@ -505,11 +506,11 @@ def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_proje
     file.write_bytes(CONTENT)
     stand_in_weights(CONTENT, monkeypatch)
     monkeypatch.setenv("RESNET18_WEIGHTS", str(file))
-    in_project.set_params(pretrained=True, offline_fallback=False)
+    in_project.set_params(weights="imagenet", offline_fallback=False)
     download.main()
     assert WEIGHTS.exists()
 
-    in_project.set_params(pretrained=False)
+    in_project.set_params(weights="random")
     download.main()
 
     assert [path.name for path in WEIGHTS.parent.iterdir()] == ["README.txt"]
@@ -520,7 +521,7 @@ def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_proje
 
 
 def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(project):
-    project.set_params(dataset="mnist", pretrained=True)
+    project.set_params(dataset="mnist", weights="imagenet")
 
     output = project.run("dvc", "repro", "download", **NO_NETWORK).stdout
 
@@ -568,12 +569,12 @@ def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_w
 
 
 def test_where_no_packet_finds_its_way_the_fallback_comes_after_one_time_out_a_source(in_project, monkeypatch, capsys):
-    in_project.set_params(dataset="mnist", pretrained=True)
+    in_project.set_params(dataset="mnist", weights="imagenet")
     start = time.monotonic()
 
     with black_hole() as url:
         monkeypatch.setattr(download.MNIST, "mirrors", [f"{url}first/", f"{url}second/"])
-        monkeypatch.setattr(download, "WEIGHTS_URL", f"{url}weights.pth")
+        monkeypatch.setattr(weights, "IMAGENET_URL", f"{url}weights.pth")
         download.main()
 
     output = capsys.readouterr().out

@@ -27,7 +27,8 @@ from src.mnist.manifest import Manifest, load_manifest
 from src.pipeline.errors import Interrupted, UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model
-from src.resnet.network import build_model, load_imagenet_weights
+from src.resnet.network import build_model
+from src.resnet.weights import load_weights, read_weights
 from src.train.checkpoint import Checkpoint
 from src.train.process_group import ProcessGroup
 from src.train.signals import StopSignal
@@ -369,7 +370,7 @@ def test_any_mutation_of_the_weights_file_is_noticed(tmp_path, monkeypatch, trie
             manifest.check(file)
 
         try:  # and what would happen had the hash not told
-            load_imagenet_weights(model, file, "summed")
+            load_weights(model, read_weights(file), "sum")
         except UserError as error:
             assert "holds no ResNet-18 weights" in str(error)
             assert "\n" not in str(error)

@@ -1,7 +1,6 @@
-"""The network, the weights that training starts from, and the model's file."""
+"""The network as training starts it, and the model's file."""
 
 import json
-import pickle
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torchvision.models import resnet18
 from src.pipeline.errors import UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model, model_metadata
-from src.resnet.network import build_model, load_imagenet_weights
+from src.resnet.network import build_model
 from src.train.training import initial_model
 
 
@@ -38,60 +37,6 @@ def test_the_network_answers_one_channel_with_as_many_classes_as_asked_for():
     logits = build_model(7).eval()(torch.zeros(2, 1, 28, 28))
 
     assert logits.shape == (2, 7)
-
-
-def test_summed_conv1_sees_a_grey_image_as_the_rgb_model_does(imagenet_like):
-    path, rgb = imagenet_like
-    model = build_model(10)
-    grey = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-
-    load_imagenet_weights(model, path, "summed")
-
-    # The sum over the three colours is in fp32: 147 weights below 0.2, each rounded to 1e-8.
-    expected = rgb.conv1(grey.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(model.conv1(grey), expected, rtol=0, atol=1e-5)
-
-
-def test_all_weights_behind_conv1_are_the_files(imagenet_like):
-    path, rgb = imagenet_like
-    model = build_model(10)
-
-    load_imagenet_weights(model, path, "summed")
-
-    theirs, ours = rgb.state_dict(), model.state_dict()
-    changed = [name for name in theirs if ours[name].shape != theirs[name].shape or not ours[name].equal(theirs[name])]
-    assert changed == ["conv1.weight", "fc.weight", "fc.bias"]
-
-
-def test_new_conv1_and_fc_stay_as_they_were(imagenet_like):
-    path, _ = imagenet_like
-    model = build_model(10)
-    conv1, fc = model.conv1.weight.clone(), model.fc.weight.clone()
-
-    load_imagenet_weights(model, path, "new")
-
-    assert torch.equal(model.conv1.weight, conv1)
-    assert torch.equal(model.fc.weight, fc)
-
-
-def test_a_pickle_in_place_of_weights_is_never_executed(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "sprung"), "w"))
-
-    (tmp_path / "weights.pth").write_bytes(pickle.dumps({"conv1.weight": Trap()}, protocol=2))
-
-    with pytest.raises(UserError, match="no ResNet-18 weights"):
-        load_imagenet_weights(build_model(10), tmp_path / "weights.pth", "summed")
-
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_a_state_dict_of_another_model_is_refused(tmp_path):
-    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": 0, "fc.bias": 0}, tmp_path / "weights.pth")
-
-    with pytest.raises(UserError, match=r"weights\.pth holds no ResNet-18 weights: missing"):
-        load_imagenet_weights(build_model(10), tmp_path / "weights.pth", "summed")
 
 
 def test_training_starts_from_weights_that_the_seed_alone_decides():

@@ -18,7 +18,7 @@ RESULTS = (
     "models/run.json",
 )
 
-FULL = quick_params(dataset="mnist", pretrained=True, epochs=3)
+FULL = quick_params(dataset="mnist", weights="imagenet", epochs=3)
 RUN = {
     "device": "NVIDIA H100",
     "precision": "bfloat16",

@@ -216,6 +216,38 @@ def test_an_epochs_line_has_the_metrics_of_each_set(digits, capsys):
         assert f"{name} loss {results[name].loss:.4f} accuracy {results[name].accuracy:.2%}" in line
 
 
+def test_the_last_epoch_may_be_a_part_of_one(digits, capsys):
+    trainer = new_trainer(digits, epochs=1.4)  # five steps an epoch
+
+    while not trainer.done:
+        trainer.run_epoch(StopAt())
+
+    assert (trainer.total_steps, trainer._training.step, len(trainer.history)) == (7, 7, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/1.4", "epoch 1.4/1.4"]
+
+
+def test_less_than_a_step_is_a_step(digits):
+    trainer = new_trainer(digits, epochs=0.001)
+
+    trainer.run_epoch(StopAt())
+
+    assert (trainer._training.step, trainer.done) == (1, True)
+
+
+@pytest.mark.parametrize("look", [6, 8, 9, 10])
+def test_a_part_of_an_epoch_that_is_killed_goes_on_to_the_same_bits(digits, look):
+    params, sets, group = small_params(epochs=1.4), small_sets(digits), ProcessGroup()
+    undisturbed = train_to_the_end(params, sets, group, Checkpoint({"undisturbed": True}), StopAt())
+    killed = Checkpoint({"killed": True})
+    with pytest.raises(Killed):
+        train_to_the_end(params, sets, group, killed, StopAt(look, kills=True))
+
+    again = train_to_the_end(params, sets, group, killed, StopAt())
+
+    assert differences(again, undisturbed) == []
+
+
 def test_a_process_that_is_not_the_main_one_prints_nothing(digits, capsys):
     trainer = Trainer(small_params(), small_model(), small_sets(digits), MACHINE, ProcessGroup())
     trainer._group.rank = 1

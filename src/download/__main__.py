@@ -1,24 +1,23 @@
-"""Stage ``download``: MNIST, the ImageNet weights, and a manifest of both. The only stage that uses a network."""
+"""Stage ``download``: MNIST, the weights to start from, and a manifest of both. The only stage that uses a network."""
 
-from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 import gzip
-import os
-from pathlib import Path
 
 from torchvision.datasets import MNIST
-from torchvision.models import ResNet18_Weights
 
 from src.download.fetch import FetchError, fetch
 from src.download.sample import sample_files
+from src.download.sources import from_environment, is_right
+from src.download.weights import RANDOM, WEIGHTS_FILES, InitialWeights, copy_own, download_imagenet
 from src.mnist.images import RAW_DIR
 from src.mnist.manifest import MANIFEST_FILE, MNIST_DIR, WEIGHTS_DIR
 from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
-from src.pipeline.results import TRY_AGAIN, project_root
+from src.pipeline.results import TRY_AGAIN
 
 MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
     "train-images-idx3-ubyte.gz": 9_912_422,
@@ -33,12 +32,6 @@ MNIST_SHA256 = {  # of the same files, unpacked
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
-WEIGHTS = ResNet18_Weights.IMAGENET1K_V1
-WEIGHTS_URL = WEIGHTS.url
-WEIGHTS_SIZE = 46_830_571  # bytes
-WEIGHTS_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-WEIGHTS_FILE = WEIGHTS_DIR / WEIGHTS_URL.rpartition("/")[2]
-NOTE_FILE = WEIGHTS_DIR / "README.txt"  # DVC warns of an output folder that is empty
 
 
 @exit_on_user_error
@@ -46,6 +39,20 @@ def main() -> None:
     params = load_params()
     refuse_strangers_files()
     warnings = []
+
+    # The initial weights. A wrong file of the user's own ends this before anything is written.
+    if params.weights == "random":
+        initial_weights = RANDOM
+    elif params.weights != "imagenet":
+        initial_weights = copy_own(params.weights)
+    else:
+        try:
+            initial_weights = download_imagenet()
+        except FetchError as error:
+            if not params.offline_fallback:
+                raise UserError(explain(error, "RESNET18_WEIGHTS", "weights=random")) from error
+            initial_weights = RANDOM
+            warnings += ["The ImageNet weights could not be had: training starts from RANDOM weights.", *error.reasons]
 
     # MNIST, or the sample where it can't be had.
     dataset = params.dataset
@@ -61,23 +68,13 @@ def main() -> None:
         for name, content in sample_files().items():
             write_file(RAW_DIR / name, content)
 
-    # The initial weights, or random ones where they can't be had.
-    weights_file = None
-    if params.pretrained:
-        try:
-            download_weights()
-            weights_file = WEIGHTS_FILE
-        except FetchError as error:
-            if not params.offline_fallback:
-                raise UserError(explain(error, "RESNET18_WEIGHTS", "pretrained=false")) from error
-            warnings += ["The ImageNet weights could not be had: training starts from RANDOM weights.", *error.reasons]
-
     # The manifest of both.
-    initial_weights = write_manifest(dataset, weights_file)
+    initial_weights.note()
+    write_manifest(dataset, initial_weights)
     if warnings:
         warnings.append(f"Once the network is there: {TRY_AGAIN}")
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
-    print(f"download: {dataset}, initial weights {initial_weights}; see {MANIFEST_FILE}")
+    print(f"download: {dataset}, initial weights {initial_weights.name}; see {MANIFEST_FILE}")
 
 
 def download_mnist() -> None:
@@ -96,20 +93,9 @@ def download_mnist() -> None:
             write_file(path, gzip.decompress(fetch(name, sources, MNIST_SIZES[name], f"md5:{md5}")))
 
 
-def download_weights() -> None:
-    """Bring torchvision's ImageNet weights to ``data/weights``; ``RESNET18_WEIGHTS``, a URL or a file, is tried first.
-
-    Raises:
-        FetchError: they can be had from neither.
-    """
-    if not is_right(WEIGHTS_FILE, WEIGHTS_SHA256):
-        sources = [*from_environment("RESNET18_WEIGHTS"), WEIGHTS_URL]
-        write_file(WEIGHTS_FILE, fetch(WEIGHTS_FILE.name, sources, WEIGHTS_SIZE, f"sha256:{WEIGHTS_SHA256}"))
-
-
 def refuse_strangers_files() -> None:
     """Raise `UserError` where a file lies in this stage's folders that it did not write; remove what a kill left."""
-    ours = {RAW_DIR / name for name in MNIST_SHA256} | {WEIGHTS_FILE, NOTE_FILE}
+    ours = {RAW_DIR / name for name in MNIST_SHA256} | {*WEIGHTS_FILES}
     left_by_a_kill = {path.with_name(f".{path.name}.partial") for path in ours}
     for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
         if path in left_by_a_kill:
@@ -118,44 +104,19 @@ def refuse_strangers_files() -> None:
             raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 
-def write_manifest(dataset: str, weights_file: Path | None) -> str:
-    """Write ``data/manifest.json``; return the name of the initial weights.
-
-    The weights that an earlier run downloaded are removed where this one does not use them.
-    """
-    note = f"{weights_file.name}, from {WEIGHTS_URL}" if weights_file else "None: training starts from random weights."
-    write_file(NOTE_FILE, f"{note}\n".encode())
-    if weights_file is None:
-        WEIGHTS_FILE.unlink(missing_ok=True)
-    files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights_file] if weights_file else [])
+def write_manifest(dataset: str, weights: InitialWeights) -> None:
+    """Write ``data/manifest.json``."""
+    files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights.file] if weights.file else [])
     training_images, test_images = IMAGE_COUNTS[dataset]
-    initial_weights = WEIGHTS.name.lower() if weights_file else "random"
     manifest = {
         "dataset": dataset,
         "training_images": training_images,
         "test_images": test_images,
-        "initial_weights": initial_weights,
-        "weights_file": weights_file.as_posix() if weights_file else None,
+        "initial_weights": weights.name,
+        "weights_file": weights.file.as_posix() if weights.file else None,
         "sha256": {path.as_posix(): sha256(path) for path in files},
     }
     write_json(MANIFEST_FILE, manifest)
-    return initial_weights
-
-
-def is_right(path: Path, expected: str) -> bool:
-    """Tell whether the file is there and has this SHA-256."""
-    return path.is_file() and sha256(path) == expected
-
-
-def from_environment(variable: str) -> list[str]:
-    """List the one source that an environment variable names, if any.
-
-    A relative path starts at the project, also where DVC runs an experiment in a folder of its own.
-    """
-    value = os.environ.get(variable)
-    if value and "://" not in value:
-        value = str(project_root() / value)
-    return [value] if value else []
 
 
 def explain(error: FetchError, variable: str, override: str) -> str:
@@ -165,4 +126,4 @@ def explain(error: FetchError, variable: str, override: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -1,9 +1,9 @@
 """Stage ``evaluate``: how the trained model does on the test set, in figures and tables."""
 
-from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
@@ -82,4 +82,4 @@ def prediction_table(
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

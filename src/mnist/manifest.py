@@ -20,7 +20,7 @@ class Manifest(BaseModel):
     dataset: str  # "mnist" or "sample"
     training_images: int = Field(gt=0, le=60_000)
     test_images: int = Field(gt=0, le=10_000)
-    initial_weights: str  # "imagenet1k_v1" or "random"
+    initial_weights: str  # "imagenet1k_v1", "random", or the name of the user's file
     weights_file: Path | None  # None where the initial weights are random
     sha256: dict[str, str]  # of each file, by its path
 

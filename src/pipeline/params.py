@@ -4,15 +4,24 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 
-from src.pipeline.errors import UserError
+from src.pipeline.errors import UserError, exit_on_user_error
 
 PARAMS_FILE = Path("params.yaml")
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth")
+RENAMED = {"pretrained": "weights, and is imagenet, random, or a file"}  # parameters of earlier versions
+
+
+def _check_weights(value: str) -> str:
+    if value in ("imagenet", "random") or value.endswith(WEIGHTS_SUFFIXES):
+        return value
+    raise PydanticCustomError("weights", "should be imagenet, random, or a file that ends in .safetensors or .pth")
 
 
 class Params(BaseModel):
@@ -23,15 +32,16 @@ class Params(BaseModel):
     dataset: Literal["mnist", "sample"]
     offline_fallback: bool
     validation_size: Annotated[Real, Field(ge=0, le=0.5)]
-    pretrained: bool
-    conv1_init: Literal["summed", "new"]
+    weights: Annotated[str, AfterValidator(_check_weights)]
+    conv1_init: Literal["sum", "mean", "new"]
     image_size: Annotated[int, Field(ge=28, le=512)]
     augment: bool
     max_rotation: Annotated[Real, Field(ge=0, le=180)]
     max_shift: Annotated[Real, Field(ge=0, le=14)]
     max_scaling: Annotated[Real, Field(ge=0, lt=1)]
+    elastic: Annotated[Real, Field(ge=0, le=5)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    epochs: Annotated[int | Real, Field(gt=0, le=10_000)]
     batch_size: Annotated[int, Field(ge=3, le=60_000)]  # from 3 on, evened out, no batch is a single image
     optimizer: Literal["adam", "adamw"]
     lr: Annotated[Real, Field(gt=0, le=1)]
@@ -64,7 +74,8 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        by_key = {problem["loc"][:1]: problem for problem in error.errors(include_url=False)}  # a union gives several
+        problems = sorted(by_key.values(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{path}: {_describe(problems[0])}{more}") from error
 
@@ -74,6 +85,8 @@ def _describe(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return "a name is no valid Unicode"
     key = str(problem["loc"][0])
+    if key in RENAMED:
+        return f"{key!r} is now called {RENAMED[key]}"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Params.model_fields, n=1)
         allowed = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(Params.model_fields)}"
@@ -84,3 +97,7 @@ def _describe(problem: ErrorDetails) -> str:
     shown = value if len(value) <= 60 else value[:57] + "..."
     spelling = "; write true or false" if problem["type"] == "bool_type" else ""  # YAML 1.2 has no yes, no, on, off
     return f"{key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}{spelling}"
+
+
+if __name__ == "__main__":  # for `make repro`: DVC removes a stage's results before the stage can refuse a parameter
+    exit_on_user_error(load_params)()

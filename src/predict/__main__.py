@@ -1,9 +1,9 @@
 """The digits in image files: ``python -m src.predict IMAGE...``, by the trained model. No stage of the workflow."""
 
-from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 import argparse
 import io
@@ -122,4 +122,4 @@ def as_row(file: Path, ranking: list[tuple[int, float]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -1,9 +1,9 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-from src.pipeline.errors import UserError, exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,4 +83,4 @@ def load_table(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -31,14 +31,14 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
         run: what `train` used.
         classes: the columns of `evaluate`'s table of classes.
     """
-    epochs = train["step"]
     sets = {name: metrics for name, metrics in {**train, "test": test}.items() if name in SETS}
     scores = zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True)
     parts = [
         "# Report of the run",
         *([f"**{FALLBACK}** Once the network is there: `{TRY_AGAIN}`."] if fell_back(params, run) else []),
-        f"ResNet-18 from {run['initial_weights']} weights, trained for {epochs} epoch{'s' * (epochs > 1)} on "
-        f"{train['training_images']:,} images of {DATASETS[run['dataset']]}, tested on {test['images']:,}.",
+        f"ResNet-18 from {run['initial_weights']} weights, "
+        f"trained for {params.epochs:g} epoch{'s' * (params.epochs > 1)} on {train['training_images']:,} images of "
+        f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
         f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors. "
         f"Expected calibration error {test['calibration_error']:.2%}.",
         table(
@@ -63,7 +63,8 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
 
 def fell_back(params: Params, used: Mapping) -> bool:
     """Tell whether a run had to use the sample or random weights for want of a network."""
-    return (params.dataset, params.pretrained) != (used["dataset"], used["initial_weights"] != "random")
+    asked = (params.dataset, params.weights == "random")
+    return asked != (used["dataset"], used["initial_weights"] == "random")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

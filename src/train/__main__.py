@@ -1,9 +1,9 @@
 """Stage ``train``: fine-tune ResNet-18 on MNIST, and record loss and accuracy of each epoch."""
 
-from src.pipeline.errors import exit_on_user_error, report_interrupt_in_one_line
+from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
-    report_interrupt_in_one_line()
+    before_imports()
 
 import platform
 
@@ -40,7 +40,7 @@ def main() -> None:
         trainer = Trainer(params, trim(untrimmed, params.image_size), sets, machine, group)
         trainer.say(
             f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
-            f"{params.epochs} epochs, {trainer.total_steps} steps on {machine}"
+            f"{params.epochs:g} epochs, {trainer.total_steps} steps on {machine}"
         )
         trainer.resume(checkpoint)
 
@@ -48,7 +48,7 @@ def main() -> None:
         with open_live(writes=group.is_main) as live:
             for results in trainer.history:
                 live.log_epoch(results)
-            for _ in range(len(trainer.history), params.epochs):
+            while not trainer.done:
                 live.log_epoch(trainer.run_epoch(stop))
             live.log_run(
                 training_images=len(sets["train"].labels),
@@ -81,4 +81,4 @@ def describe_run(manifest: Manifest, machine: Machine, processes: int) -> dict[s
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 
-from src.mnist.images import SIDE, Images
+from src.mnist.images import Images
 from src.mnist.inputs import to_input
 from src.pipeline.params import Params
+from src.train.augmentation import random_warp
 from src.train.process_group import ProcessGroup
 from src.train.seeding import make_generator
 
@@ -47,26 +48,11 @@ class Batches:
     def _make(self, batch: torch.Tensor, epoch: int, step: int) -> Batch:
         device = self._data.images.device
         indices = self._group.shard(batch).to(device, non_blocking=True)
-        theta = None
+        warp = None
         if self._params.augment:
-            theta = random_affine(len(batch), self._params, make_generator(self._params.seed, "augment", epoch, step))
-            theta = self._group.shard(theta).to(device, non_blocking=True)
+            drawn = random_warp(len(batch), self._params, make_generator(self._params.seed, "augment", epoch, step))
+            warp = drawn.map(lambda part: self._group.shard(part).to(device, non_blocking=True))
         # index_select copies whole images; indexing by a tensor took ten times as long
-        inputs = to_input(self._data.images.index_select(0, indices), self._params.image_size, theta)
+        inputs = to_input(self._data.images.index_select(0, indices), self._params.image_size, warp)
         labels = self._data.labels.index_select(0, indices)
         return Batch(inputs.contiguous(memory_format=torch.channels_last), labels, len(batch))
-
-
-def random_affine(count: int, params: Params, generator: torch.Generator) -> torch.Tensor:
-    """Draw a rotation, a shift and a scaling for each of ``count`` images, each uniform within its limit either way.
-
-    Returns:
-        (N, 2, 3) float32 on the CPU, as ``affine_grid`` takes it: from output to input coordinates in [-1, 1].
-    """
-    angle, shift_x, shift_y, scaling = (torch.rand(4, count, generator=generator) * 2 - 1).unbind()
-    angle = angle * math.radians(params.max_rotation)
-    scale = 1 / (1 + scaling * params.max_scaling)
-    to_unit = 2 * params.max_shift / SIDE
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    rows = [torch.stack([cos, -sin, shift_x * to_unit], 1), torch.stack([sin, cos, shift_y * to_unit], 1)]
-    return torch.stack(rows, 1)

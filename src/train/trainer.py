@@ -4,6 +4,7 @@ import math
 import signal
 import sys
 import time
+from itertools import islice
 
 import torch
 from torch import nn
@@ -42,8 +43,13 @@ class Trainer:
         sets = {name: data.to(machine.device) for name, data in sets.items()}
         self._batches = Batches(sets.pop("train"), params, group)
         self._shards = {name: Images(*map(group.shard, data)) for name, data in sets.items()}
-        self.total_steps = params.epochs * len(self._batches)
+        self.total_steps = max(1, round(params.epochs * len(self._batches)))
         self._training = Training(params, model, self.total_steps, machine, group)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are through. The last one may be a part of one."""
+        return len(self.history) >= self._params.epochs
 
     @property
     def history(self) -> list[dict[str, Metrics]]:
@@ -88,15 +94,17 @@ class Trainer:
         """Take the epoch's steps that are left; return the number of images that they took."""
         epoch, images = len(self.history), 0
         first_step = self._training.step - epoch * len(self._batches)
+        steps = min(len(self._batches), self.total_steps - epoch * len(self._batches))
+        total = self._batches.images * steps // len(self._batches)
         with tqdm(
-            desc=f"epoch {epoch + 1}/{self._params.epochs}",
-            total=self._batches.images,
-            initial=min(first_step * self._params.batch_size, self._batches.images),
+            desc=self._epoch_name(epoch + 1),
+            total=total,
+            initial=min(first_step * self._params.batch_size, total),
             unit=" images",
             disable=None if self._group.is_main else True,
             leave=False,
         ) as bar:
-            for batch in self._batches.epoch(epoch, first_step):
+            for batch in islice(self._batches.epoch(epoch, first_step), steps - first_step):
                 loss = self._training.training_step(batch)
                 images += batch.size
                 bar.update(batch.size)
@@ -145,5 +153,7 @@ class Trainer:
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
         parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
-        epoch = f"epoch {len(self.history)}/{self._params.epochs}"
-        return f"{epoch}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+        return f"{self._epoch_name(len(self.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+
+    def _epoch_name(self, number: int) -> str:
+        return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"

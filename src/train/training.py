@@ -12,7 +12,8 @@ from src.mnist.manifest import Manifest
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
 from src.resnet.metrics import MeanMetrics, Metrics
-from src.resnet.network import build_model, load_imagenet_weights
+from src.resnet.network import build_model
+from src.resnet.weights import load_weights, read_weights
 from src.train.batches import Batch
 from src.train.optimizer import average_decay, build_optimizer, build_schedule
 from src.train.process_group import ProcessGroup
@@ -94,7 +95,7 @@ class Training:
 
 
 def initial_model(params: Params, manifest: Manifest) -> nn.Module:
-    """Build ResNet-18 as training starts it: from the downloaded weights, and for the rest from the seed alone.
+    """Build ResNet-18 as training starts it: from the manifest's weights, and for the rest from the seed alone.
 
     Raises:
         UserError: the weights' file is not the downloaded one, or holds no ResNet-18.
@@ -104,5 +105,5 @@ def initial_model(params: Params, manifest: Manifest) -> nn.Module:
         model = build_model(len(CLASS_NAMES))
     if manifest.weights_file:
         manifest.check(manifest.weights_file)
-        load_imagenet_weights(model, manifest.weights_file, params.conv1_init)
+        load_weights(model, read_weights(manifest.weights_file), params.conv1_init)
     return model

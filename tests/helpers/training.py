@@ -102,7 +102,7 @@ def train_to_the_end(
     """
     trainer = Trainer(params, small_model(), sets, MACHINE, group)
     trainer.resume(checkpoint)
-    while len(trainer.history) < params.epochs:
+    while not trainer.done:
         trainer.run_epoch(stop)
     return {
         "checkpoint": checkpoint.load(),

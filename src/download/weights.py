@@ -1,0 +1,66 @@
+"""The weights that training starts from: torchvision's ImageNet weights, a file of the user's own, or none."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torchvision.models import ResNet18_Weights
+
+from src.download.fetch import fetch
+from src.download.sources import from_environment, is_right, resolve
+from src.mnist.manifest import WEIGHTS_DIR
+from src.pipeline.files import write_file
+from src.pipeline.params import WEIGHTS_SUFFIXES
+from src.resnet.weights import read_weights
+
+IMAGENET = ResNet18_Weights.IMAGENET1K_V1
+IMAGENET_URL = IMAGENET.url
+IMAGENET_SIZE = 46_830_571  # bytes
+IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
+IMAGENET_FILE = WEIGHTS_DIR / IMAGENET_URL.rpartition("/")[2]
+OWN_FILES = {suffix: WEIGHTS_DIR / f"own{suffix}" for suffix in WEIGHTS_SUFFIXES}  # copies of the user's
+NOTE_FILE = WEIGHTS_DIR / "README.txt"  # DVC warns of an output folder that is empty
+WEIGHTS_FILES = (IMAGENET_FILE, *OWN_FILES.values(), NOTE_FILE)  # all that is ever written here
+
+
+class InitialWeights(NamedTuple):
+    """What training starts from."""
+
+    name: str  # whose they are
+    file: Path | None  # where they lie, None for random ones
+    source: str  # where they come from
+
+    def note(self) -> None:
+        """Say beside the weights what they are, and remove those that an earlier run left."""
+        name = self.file.name if self.file else "None"
+        write_file(NOTE_FILE, f"{name}: {self.source}\n".encode())
+        for file in WEIGHTS_FILES:
+            if file not in (self.file, NOTE_FILE):
+                file.unlink(missing_ok=True)
+
+
+RANDOM = InitialWeights("random", None, "training starts from random weights.")
+
+
+def download_imagenet() -> InitialWeights:
+    """Bring torchvision's ImageNet weights to ``data/weights``; ``RESNET18_WEIGHTS``, a URL or a file, is tried first.
+
+    Raises:
+        FetchError: they can be had from neither.
+    """
+    if not is_right(IMAGENET_FILE, IMAGENET_SHA256):
+        sources = [*from_environment("RESNET18_WEIGHTS"), IMAGENET_URL]
+        write_file(IMAGENET_FILE, fetch(IMAGENET_FILE.name, sources, IMAGENET_SIZE, f"sha256:{IMAGENET_SHA256}"))
+    return InitialWeights(IMAGENET.name.lower(), IMAGENET_FILE, f"from {IMAGENET_URL}")
+
+
+def copy_own(path: str) -> InitialWeights:
+    """Copy the user's file, whose path starts at the project, to ``data/weights``.
+
+    Raises:
+        UserError: it is missing, or holds no ResNet-18 weights; nothing is written.
+    """
+    original = resolve(path)
+    read_weights(original)
+    copy = OWN_FILES[original.suffix]
+    write_file(copy, original.read_bytes())
+    return InitialWeights(original.name, copy, f"a copy of {original.name}")
