@@ -4,8 +4,8 @@ Rows that compare two things run them in turns in this one process and give the 
 hold on a noisy machine. Times to an accuracy are those of a fresh process each, its start included.
 """
 
+import math
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -22,6 +22,8 @@ import yaml
 from torch import nn
 
 from benchmarks import seed_recipe
+from benchmarks.machine import processor_name
+from benchmarks.recipes import RECIPES
 from src.mnist.images import Images, load_test_images, load_training_images
 from src.mnist.manifest import Manifest, load_manifest
 from src.pipeline.errors import exit_on_user_error
@@ -39,10 +41,8 @@ SEED_SETTINGS = {
     "image_size": 224, "batch_size": 16, "lr": 0.001, "schedule": "constant", "augment": False, "ema_decay": 0.0,
     "validation_size": 0.0,
 }  # fmt: skip
-FASTEST = {
-    "epochs": 1, "batch_size": 128, "validation_size": 0.0, "max_rotation": 8.0, "max_scaling": 0.05, "max_shift": 1.0,
-}  # fmt: skip
-SAMPLE = {"dataset": "sample", "pretrained": False}
+FASTEST = RECIPES["fastest"]
+SAMPLE = {"dataset": "sample", "weights": "random"}
 TARGET = 0.99  # test accuracy
 FASTEST_SEEDS = (3, 4, 5)  # others than the recipe was chosen with
 
@@ -210,8 +210,8 @@ def training_steps(params: Params, data: Images, machine: Machine) -> Iterator[i
     """Our training, all epochs; yield the number of images after each step, done."""
     batches = Batches(data.to(machine.device), params, ProcessGroup())
     model = trim(random_model(params), params.image_size)
-    training = Training(params, model, params.epochs * len(batches), machine, ProcessGroup())
-    for epoch in range(params.epochs):
+    training = Training(params, model, round(params.epochs * len(batches)), machine, ProcessGroup())
+    for epoch in range(math.ceil(params.epochs)):
         for batch in batches.epoch(epoch):
             training.training_step(batch).item()
             yield batch.size
@@ -316,15 +316,6 @@ def run_stage(command: list[str], overrides: dict, *, sample: bool = False) -> I
                     yield time.perf_counter() - start, line
             finally:
                 process.kill()
-
-
-def processor_name() -> str:
-    """As the operating system calls it."""
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
 
 
 def _text(value: object) -> str:

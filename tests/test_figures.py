@@ -14,7 +14,7 @@ PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")
 @pytest.fixture
 def as_figures(monkeypatch):
     """The functions of `figures` return matplotlib's figure, not its PNG file."""
-    monkeypatch.setattr(figures, "_png", lambda figure: figure)
+    monkeypatch.setattr(figures, "encode_png", lambda figure: figure)
 
 
 @pytest.fixture

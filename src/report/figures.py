@@ -59,7 +59,7 @@ def learning_curves(loss: Mapping[str, Sequence[float]], accuracy: Mapping[str, 
     left.yaxis.set_minor_locator(NullLocator())
     right.set_title("Accuracy")
     right.yaxis.set_major_formatter(PercentFormatter(1))
-    return _png(figure)
+    return encode_png(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -91,7 +91,7 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"Test images, {counts.sum() - counts.trace():,} of {counts.sum():,} off the diagonal")
-    return _png(figure)
+    return encode_png(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -117,7 +117,7 @@ def most_confident_mistakes(
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
         truth, guess = class_names[actual[i]], class_names[predicted[i]]
         axes.set_title(f"true {truth}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
-    return _png(figure)
+    return encode_png(figure)
 
 
 @matplotlib.rc_context(STYLE)
@@ -150,7 +150,7 @@ def reliability_diagram(bins: Mapping[str, np.ndarray], expected_error: float) -
     lower.set_xlabel("confidence")
     lower.set_xlim(0, 1)
     lower.xaxis.set_major_formatter(PercentFormatter(1))
-    return _png(figure)
+    return encode_png(figure)
 
 
 def _draw_bins(axes: Axes, bins: Mapping[str, np.ndarray], column: str, label: str) -> BarContainer:
@@ -158,7 +158,7 @@ def _draw_bins(axes: Axes, bins: Mapping[str, np.ndarray], column: str, label: s
     return axes.bar(bins["from"], bins[column], widths, align="edge", color="#A6D3EC", edgecolor=BLUE, label=label)
 
 
-def _png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
     """Encode ``figure`` as PNG, without the version of matplotlib in it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
