@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.resnet.network import build_model
-from src.resnet.trim import TrimmedConv2d, trim, untrim
+from src.resnet.trim import TrimmedConv2d, as_convolutions, trim, untrim
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +197,16 @@ def test_another_image_size_is_refused(plain):
 
     with pytest.raises(ValueError, match="trimmed for maps of 2 x 2, not"):
         trimmed(torch.zeros(1, 1, 64, 64))
+
+
+@pytest.mark.parametrize("image_size", [28, 33, 45, 64])
+def test_as_plain_convolutions_it_gives_the_same_answers(plain, image_size):
+    trimmed = trim(plain, image_size).double().eval()
+    images = draw(2, 1, image_size, image_size)
+
+    convolutions = as_convolutions(trimmed)
+
+    assert not any(isinstance(module, TrimmedConv2d) for module in convolutions.modules())
+    torch.testing.assert_close(convolutions(images), trimmed(images), rtol=1e-9, atol=1e-9)
+    weights = [sum(weight.numel() for weight in model.parameters()) for model in (convolutions, trimmed)]
+    assert weights[0] == weights[1]

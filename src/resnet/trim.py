@@ -92,6 +92,22 @@ def untrim(trimmed: nn.Module, model: nn.Module) -> nn.Module:
     return model
 
 
+def as_convolutions(trimmed: nn.Module) -> nn.Module:
+    """Copy ``trimmed`` with a plain convolution, of the taps that are left, in place of each `TrimmedConv2d`.
+
+    The same answers, from operators that every runtime has.
+    """
+    model = copy.deepcopy(trimmed)
+    for name, module in trimmed.named_modules():
+        if isinstance(module, TrimmedConv2d):
+            channels_out, channels_in, taps, _ = module.weight.shape
+            conv = nn.Conv2d(channels_in, channels_out, taps, module.stride, padding=1 - module.taps.start, bias=False)
+            conv.weight = nn.Parameter(module.weight.detach().clone())
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, conv)
+    return model
+
+
 def _small_maps(model: nn.Module, image_size: int) -> dict[str, int]:
     """Find the side of the map that each 3 × 3 convolution sees, by its name, where it is at most `LARGEST_MAP`."""
     sides = {}
