@@ -160,14 +160,17 @@ def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undis
     chance = random.Random(0)
     total = tries("SIGKILL of the process group, then dvc repro", quick=0, full=32)
     kills = resumed = 0
+    lasts = dict(undisturbed.seconds)  # how long each stage takes, as far as is known
     for number in range(2 * total):
         project = long_project(tmp_path / str(number))
         for stage in ["download", "train", "train", "train", "train", "evaluate", "report", "export"][: total - kills]:
-            seconds = chance.uniform(0, undisturbed.seconds[stage])
+            seconds = chance.uniform(0, lasts[stage])
             output = disturb(
                 project, "dvc", "repro",
                 mark=f"Running stage '{stage}'", wait=lambda: time.sleep(seconds), number=signal.SIGKILL,  # noqa: B023
             )  # fmt: skip
+            if output is None:  # it was through: the machine is faster than it was, or has less to do
+                lasts[stage] *= 0.7
             kills += output is not None
             resumed += "going on from step" in (output or "")
             check_whole(project, undisturbed)
