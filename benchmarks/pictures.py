@@ -21,13 +21,13 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
+from benchmarks.scenes import BICUBIC, KINDS, marker
 from src.mnist.images import load_test_images
 from src.mnist.manifest import load_manifest
 from src.pipeline.errors import exit_on_user_error
 
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
 WITHOUT_DIGITS = "Display"
-BICUBIC = Image.Resampling.BICUBIC
 Picture = tuple[Image.Image, int]  # and the digit in it
 
 
@@ -50,6 +50,7 @@ def main() -> None:
         "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, chance) for image, digit in last)),
         "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, chance) for image, digit in last)),
     }
+    kinds |= {f"scenes: {kind}": ("png", scenes(kind, last, chance)) for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         counts = {
             kind: write(Path(folder, str(number)), suffix, pictures)
@@ -87,6 +88,12 @@ def mnist(images: np.ndarray, labels: np.ndarray) -> Iterator[Picture]:
         yield Image.fromarray(image), digit
 
 
+def scenes(kind: str, digits: Iterable[tuple[np.ndarray, int]], chance: np.random.Generator) -> Iterator[Picture]:
+    """Each digit in a scene of its own."""
+    for image, digit in digits:
+        yield KINDS[kind](image, chance), digit
+
+
 def enlarged_digits() -> Iterator[Picture]:
     """The 1,797 digits of 8 x 8 pixels that scikit-learn ships, at 16 times their size."""
     digits = load_digits()
@@ -115,11 +122,6 @@ def printed(
             at = ((side - left - right) / 2, (side - top - bottom) / 2)
             ImageDraw.Draw(picture).text(at, str(digit), fill=ink, font=font)
             yield picture.rotate(chance.uniform(-12, 12) if chance else 0, BICUBIC, fillcolor=ground), digit
-
-
-def marker(image: np.ndarray) -> np.ndarray:
-    """An image of MNIST (28, 28) as if drawn with a thick pen: (560, 560) bool."""
-    return np.asarray(Image.fromarray(image).resize((560, 560), BICUBIC)) > 127
 
 
 def fine_pen(image: np.ndarray) -> np.ndarray:
