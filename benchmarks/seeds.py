@@ -47,8 +47,8 @@ class Run(NamedTuple):
         return f"{self.recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(self.weights).stem)}-{self.seed}"
 
     def values(self) -> dict[str, object]:
-        """The parameters that make it."""
-        return RECIPES[self.recipe] | {"weights": self.weights, "seed": self.seed}
+        """The parameters that make it. What it asks for it gets, or it fails: no sample, no random weights instead."""
+        return RECIPES[self.recipe] | {"weights": self.weights, "seed": self.seed, "offline_fallback": False}
 
 
 def main() -> None:
@@ -144,6 +144,8 @@ def worker_is_active() -> bool:
 
 def training_seconds(run: Run) -> float | None:
     """The seconds of all epochs, by the lines that ``train`` printed; None where they were not trained in one go."""
+    if queue_state(run) is None:
+        return None
     log = dvc_prints("queue", "logs", run.experiment)
     if "going on from step" in log or not (seconds := re.findall(r"^epoch .*, (\d+) s\)$", log, re.MULTILINE)):
         return None

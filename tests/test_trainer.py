@@ -227,12 +227,13 @@ def test_the_last_epoch_may_be_a_part_of_one(digits, capsys):
     assert [line.split(":")[0] for line in lines] == ["epoch 1/1.4", "epoch 1.4/1.4"]
 
 
-def test_less_than_a_step_is_a_step(digits):
-    trainer = new_trainer(digits, epochs=0.001)
+@pytest.mark.parametrize(("epochs", "steps"), [(0.001, 1), (0.95, 5), (1.05, 5)])
+def test_a_part_of_a_step_is_none_unless_it_is_all_there_is(digits, epochs, steps):
+    trainer = new_trainer(digits, epochs=epochs)
 
     trainer.run_epoch(StopAt())
 
-    assert (trainer._training.step, trainer.done) == (1, True)
+    assert (trainer._training.step, trainer.done) == (steps, True)
 
 
 @pytest.mark.parametrize("look", [6, 8, 9, 10])

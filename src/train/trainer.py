@@ -49,7 +49,7 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether all epochs are through. The last one may be a part of one."""
-        return len(self.history) >= self._params.epochs
+        return len(self.history) * len(self._batches) >= self.total_steps
 
     @property
     def history(self) -> list[dict[str, Metrics]]:
