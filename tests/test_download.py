@@ -607,6 +607,15 @@ def test_a_strangers_file_is_named_and_stays(in_project, name):
     assert stranger.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
+    (trained.path / "data/mnist" / name).write_bytes(b"the system's")
+
+    trained.run("python", "-m", "src.download")
+
+    assert trained.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
 def test_dvc_repro_leaves_a_strangers_file_where_it_is(trained, fails):
     stranger = trained.path / "data/mnist/notes.txt"
     stranger.write_bytes(b"mine")

@@ -16,9 +16,10 @@ from helpers.project import Project
 
 FULL, READ_ONLY = "disk full", "read-only folder"
 MOUNT = {  # shell commands that make the folder $1 take nothing any more
-    # A file system in memory with all that the folder holds and 8 MB of space, which the filler takes.
-    FULL: 'size=$(($(du -sm "$1" | cut -f1) + 8))m && cp -a "$1" copy.tmp && mount -t tmpfs -o size=$size tmpfs "$1"'
-    ' && cp -a copy.tmp/. "$1" && rm -r copy.tmp && { cat /dev/zero > "$1/filler" 2>/dev/null || true; }',
+    # The folder on a file system in memory with room for all that it holds and 8 MB, which the filler beside it takes.
+    FULL: 'size=$(($(du -sm "$1" | cut -f1) + 8))m && mkdir memory.tmp && mount -t tmpfs -o size=$size tmpfs memory.tmp'
+    ' && cp -a "$1" memory.tmp/folder && mount --bind memory.tmp/folder "$1"'
+    " && { cat /dev/zero > memory.tmp/filler 2>/dev/null || true; }",
     READ_ONLY: 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"',
 }
 
@@ -133,7 +134,7 @@ def run_with_fault(project: Project, fault: str, folder: str, stage: str) -> tup
     Returns:
         The command, and the SHA-256 of each file that was in the folder after it, hidden ones included, by its path.
     """
-    listing = f'find "{folder}" -type f ! -name filler ! -name .gitignore -exec sha256sum {{}} + 1>&2'
+    listing = f'find "{folder}" -type f ! -name .gitignore -exec sha256sum {{}} + 1>&2'
     command = in_namespace(fault, folder, f"{{ python -m src.{stage}; code=$?; {listing}; exit $code; }}")
     done = project.run(*command, ok=False)
     return done, {path: digest for digest, path in re.findall(r"^([0-9a-f]{64})  (.*)$", done.stderr, re.M)}
