@@ -5,9 +5,9 @@ import torch
 from helpers.project import quick_params
 
 from src.mnist.images import Images
+from src.pipeline.seeding import derive_seed, make_generator
 from src.train.batches import Batches
 from src.train.process_group import ProcessGroup
-from src.train.seeding import derive_seed, make_generator
 
 GREY_LEVEL = 1 / 255 / 0.3081  # the least difference of two pixels, in what the network sees
 

@@ -6,8 +6,8 @@ from helpers.training import write_small_project
 
 from src.mnist.images import Images
 from src.mnist.manifest import load_manifest
+from src.mnist.sets import load_sets, split_validation
 from src.pipeline.errors import UserError
-from src.train.sets import load_sets, split_validation
 
 
 @pytest.fixture(scope="module")

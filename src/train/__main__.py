@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from src.mnist.manifest import Manifest, load_manifest
+from src.mnist.sets import load_sets
 from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import Machine, set_up_machine
 from src.pipeline.params import load_params
@@ -20,7 +21,6 @@ from src.resnet.trim import trim, untrim
 from src.train.checkpoint import Checkpoint, run_identity
 from src.train.live import open_live
 from src.train.process_group import process_group
-from src.train.sets import load_sets
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
 from src.train.training import initial_model

@@ -9,9 +9,9 @@ import torch
 from src.mnist.images import Images
 from src.mnist.inputs import to_input
 from src.pipeline.params import Params
+from src.pipeline.seeding import make_generator
 from src.train.augmentation import random_warp
 from src.train.process_group import ProcessGroup
-from src.train.seeding import make_generator
 
 
 class Batch(NamedTuple):

@@ -11,13 +11,13 @@ from src.mnist.images import CLASS_NAMES
 from src.mnist.manifest import Manifest
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
+from src.pipeline.seeding import derive_seed
 from src.resnet.metrics import MeanMetrics, Metrics
 from src.resnet.network import build_model
 from src.resnet.weights import load_weights, read_weights
 from src.train.batches import Batch
 from src.train.optimizer import average_decay, build_optimizer, build_schedule
 from src.train.process_group import ProcessGroup
-from src.train.seeding import derive_seed
 
 
 class Training:
