@@ -8,7 +8,13 @@ import pytest
 from helpers.project import Project, stages_run
 
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-LARGE = ("data/mnist", "models/model.safetensors", "models/run.json", "models/model.onnx")  # in DVC's cache, not in Git
+LARGE = (
+    "data/mnist",
+    "models/model.safetensors",
+    "models/run.json",
+    "models/outliers.safetensors",
+    "models/model.onnx",
+)  # in DVC's cache, not in Git
 
 
 def large_files(project: Project) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ def test_a_repeated_experiment_is_restored_and_trains_nothing(longer):
     done = longer.run("dvc", "exp", "run", "-n", "again", "-S", "epochs=2")
 
     assert stages_run(done.stdout) == ["report"]  # a page in Git alone, which the run cache does not serve
-    assert restored(done.stdout) == ["train", "evaluate", "export"]
+    assert restored(done.stdout) == ["train", "evaluate", "outliers", "export"]
     assert longer.read("dvc.lock") == lock
 
 
@@ -95,8 +95,9 @@ def test_each_figure_has_one_name_in_one_file(trained_once):
 
     names = [name for values in shown.values() for name in leaves(values)]
 
-    assert set(shown) == {"metrics/train/metrics.json", "metrics/evaluate/metrics.json", "metrics/export/metrics.json"}
-    assert len(names) == len(set(names)) <= 15
+    stages = ("train", "evaluate", "outliers", "export")
+    assert set(shown) == {f"metrics/{stage}/metrics.json" for stage in stages}
+    assert len(names) == len(set(names)) <= 17
     assert {"train.loss", "validation.accuracy", "test.loss", "test.accuracy", "dataset", "initial_weights"} <= set(
         names
     )
@@ -109,7 +110,8 @@ def test_the_table_of_experiments_has_few_columns(longer_once):
     assert set(header) - hidden == {
         "train.loss", "train.accuracy", "validation.loss", "validation.accuracy", "step",
         "test.loss", "test.accuracy", "test.errors", "test.calibration_error", "epochs",
-        "metrics/evaluate", "metrics/train", "models/model.safetensors",
+        "outliers.false_alarms", "outliers.caught",
+        "metrics/evaluate", "metrics/train", "models/model.safetensors", "models/outliers.safetensors",
     }  # fmt: skip
 
 

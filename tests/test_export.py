@@ -13,10 +13,13 @@ import torch
 from helpers.project import ROOT
 
 from src import export
-from src.export import encode_onnx, run_onnx
+from src.export import encode_onnx
 from src.mnist.inputs import to_input
+from src.resnet.inference import Answers
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
+from src.resnet.onnx_model import OnnxClassifier
+from src.resnet.outliers import OutlierHead, logits_and_features
 
 TOLERANCE = 1e-3  # of a logit: thousands of times float32's rounding, and far below what changes a prediction
 
@@ -58,12 +61,17 @@ def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size
     torch.manual_seed(0)
     model = build_model(10).eval()
 
-    content = encode_onnx(model, model_metadata(image_size))
+    head = OutlierHead(1024 + 512 + 10).eval()
 
-    expected = answers_of_pytorch(model, images, image_size)
-    for batch_size in (1, 7, 50):
-        answer = run_onnx(content, images, batch_size)
-        np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    session = onnxruntime.InferenceSession(encode_onnx(model, head, model_metadata(image_size)))
+
+    with torch.inference_mode():
+        logits, features = logits_and_features(model, to_input(torch.from_numpy(images), image_size))
+        expected = [logits.numpy(), head(features).numpy()]
+    for count in (1, 7, 50):
+        answers = session.run(["logits", "outlier_score"], {"images": images[:count]})
+        for answer, other in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(answer, other[:count], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_it_is_one_sound_file(trained_once):
@@ -91,10 +99,11 @@ def test_it_says_what_goes_in_and_what_comes_out(trained_once):
     session = onnxruntime.InferenceSession(trained_once.path / "models/model.onnx")
 
     (images,) = session.get_inputs()
-    (logits,) = session.get_outputs()
+    logits, score = session.get_outputs()
 
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 28, 28])
     assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["N", 10])
+    assert (score.name, score.type, score.shape) == ("outlier_score", "tensor(float)", ["N"])
 
 
 def test_its_metadata_are_those_of_the_models_own_file(trained_once):
@@ -131,9 +140,10 @@ def test_it_names_no_folder_and_no_source_of_the_machine_that_made_it(trained_on
 def test_a_model_that_differs_from_pytorchs_is_not_kept(trained, monkeypatch):
     monkeypatch.chdir(trained.path)
     (trained.path / "models/model.onnx").unlink()
-    monkeypatch.setattr(export, "run_onnx", lambda *arguments: run_onnx(*arguments) + 0.1)
+    answers = OnnxClassifier.answers
+    monkeypatch.setattr(OnnxClassifier, "answers", lambda *arguments: Answers(*(x + 0.1 for x in answers(*arguments))))
 
-    with pytest.raises(SystemExit, match=r"error: the ONNX model differs from PyTorch's by 0\.1 in a logit"):
+    with pytest.raises(SystemExit, match=r"error: the ONNX model differs from PyTorch's by 0\.1"):
         export.main()
 
     assert not (trained.path / "models/model.onnx").exists()

@@ -83,7 +83,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(untrained, trained_once, tr
     assert leftovers(untrained) == []
 
 
-@pytest.mark.parametrize("stage", ["download", "train", "evaluate", "report", "export"])
+@pytest.mark.parametrize("stage", ["download", "train", "evaluate", "report", "outliers", "export"])
 def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback_either(trained, tries, stage):
     chance = random.Random(stage)
     for _ in range(tries("SIGINT while a stage starts", quick=1, full=10)):
@@ -163,7 +163,8 @@ def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undis
     lasts = dict(undisturbed.seconds)  # how long each stage takes, as far as is known
     for number in range(2 * total):
         project = long_project(tmp_path / str(number))
-        for stage in ["download", "train", "train", "train", "train", "evaluate", "report", "export"][: total - kills]:
+        stages = ["download", "train", "train", "train", "evaluate", "report", "outliers", "export"]
+        for stage in stages[: total - kills]:
             seconds = chance.uniform(0, lasts[stage])
             output = disturb(
                 project, "dvc", "repro",
@@ -400,6 +401,8 @@ def can_mount(tmp_path_factory) -> None:
         ("evaluate", "metrics/evaluate", "metrics/evaluate/", 0),
         ("report", "metrics/report", "metrics/report/", 0),
         ("report", "metrics", "metrics/report", 1),
+        ("outliers", "models", "models/outliers.safetensors", 0),
+        ("outliers", "metrics/outliers", "metrics/outliers/metrics.json", 0),
         ("export", "models", "models/model.onnx", 0),
         ("export", "metrics/export", "metrics/export/metrics.json", 0),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 MODEL_FILE = Path("models/model.safetensors")
 RUN_FILE = Path("models/run.json")  # what a training run used: device, precision, libraries, data, weights
+OUTLIER_HEAD_FILE = Path("models/outliers.safetensors")  # what tells that an image is no digit
 ONNX_FILE = Path("models/model.onnx")
 
 TRAIN_METRICS_DIR = Path("metrics/train")  # dvclive's
@@ -17,6 +18,7 @@ PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")  # a row for each te
 CLASSES_FILE = Path("metrics/evaluate/classes.csv")  # precision, recall and F1 of each class
 CALIBRATION_FILE = Path("metrics/evaluate/calibration.csv")  # a row for each bin of confidence that holds predictions
 
+OUTLIERS_METRICS_FILE = Path("metrics/outliers/metrics.json")
 EXPORT_METRICS_FILE = Path("metrics/export/metrics.json")
 
 TRY_AGAIN = "dvc repro -f download && dvc repro"  # what to type once the network is there

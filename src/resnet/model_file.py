@@ -1,8 +1,9 @@
-"""The file of a trained model: its weights, and what somebody needs to know who has nothing else."""
+"""The files of a trained model and of its outlier head: weights, and what somebody needs who has nothing else."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from src.mnist.images import CLASS_NAMES, MEAN, STD
 from src.pipeline.errors import UserError
 from src.resnet.network import build_model
+from src.resnet.outliers import OutlierHead
 
 METADATA_KEY = "mnist-resnet"  # in the files of both formats, safetensors and ONNX
 
@@ -47,18 +49,54 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     Raises:
         UserError: the file is missing, damaged, or not of this project.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if _hash(state) != metadata.pop("sha256"):
-            raise ValueError("the hash of its weights is wrong")
+    with _named(path, "train"):
+        state, metadata = _read(path)
         model = build_model(len(metadata["class_names"]))
         model.load_state_dict(state)
+    return model.eval(), metadata
+
+
+def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
+    """Read the outlier head of a model from `load_model`, written by `encode_model` with the model's `weights_hash`.
+
+    Returns:
+        The head in evaluation mode on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another model.
+    """
+    with _named(path, "outliers"):
+        state, metadata = _read(path)
+        if metadata["model_sha256"] != weights_hash(model):
+            raise ValueError("it was fitted to another model")
+        head = OutlierHead(len(state["mean"]))
+        head.load_state_dict(state)
+    return head.eval()
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hash the weights of a module on the CPU: the SHA-256 in hex."""
+    return _hash(module.state_dict())
+
+
+@contextmanager
+def _named(path: Path, stage: str) -> Iterator[None]:
+    """Turn what goes wrong with a model's file into a `UserError` that names it, and the stage that writes it."""
+    try:
+        yield
     except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is missing or damaged: {reason}; run `dvc repro train`") from error
-    return model.eval(), metadata
+        raise UserError(f"{path} is missing or damaged: {reason}; run `dvc repro {stage}`") from error
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read the tensors and the metadata of a file, and compare its hash."""
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    if _hash(state) != metadata.pop("sha256"):
+        raise ValueError("the hash of its weights is wrong")
+    return state, metadata
 
 
 def _hash(state: Mapping[str, torch.Tensor]) -> str:

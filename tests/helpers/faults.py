@@ -103,7 +103,7 @@ def forget_all_but_download(project: Project) -> None:
     lock = yaml.safe_load(project.read("dvc.lock"))
     lock["stages"] = {"download": lock["stages"]["download"]}
     (project.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    for name in ("models/model.safetensors", "models/model.onnx", "models/run.json"):
+    for name in ("models/model.safetensors", "models/model.onnx", "models/outliers.safetensors", "models/run.json"):
         (project.path / name).unlink()
     for name in (".dvc/cache/runs", "metrics"):
         shutil.rmtree(project.path / name)

@@ -1,0 +1,41 @@
+"""MNIST's own form: what its makers did to the digits that they had scanned.
+
+Their recipe (http://yann.lecun.com/exdb/mnist/): the digit is fitted into 20 × 20 pixels keeping its proportions, and
+put into 28 × 28 so that its centre of mass is in the middle; light ink on a black ground.
+"""
+
+import numpy as np
+from PIL import Image
+
+from src.mnist.images import SIDE
+
+BOX = 20  # pixels, of the square that the digit is fitted into
+
+
+def to_form(ink: np.ndarray) -> np.ndarray:
+    """Bring ink to MNIST's form.
+
+    Args:
+        ink: (h, w) float32 in [0, 1], cut out: its outermost rows and columns hold some.
+
+    Returns:
+        (28, 28) uint8, 0 for the ground and 255 for ink.
+    """
+    size = [max(1, round(side * BOX / max(ink.shape))) for side in ink.shape]
+    small = np.asarray(Image.fromarray(ink).resize(size[::-1], Image.Resampling.BILINEAR))
+    top, left = _start(small.sum(1)), _start(small.sum(0))
+    form = np.zeros((SIDE, SIDE), np.uint8)
+    form[top : top + size[0], left : left + size[1]] = np.rint(255 * small)
+    return form
+
+
+def _start(ink: np.ndarray) -> int:
+    """Where the digit starts in `SIDE` pixels, so that its centre of mass is the one that MNIST's images have.
+
+    Theirs round to pixel `SIDE` / 2, counted from 0.
+
+    Args:
+        ink: (n,), the sum of each row or of each column.
+    """
+    centre = np.average(np.arange(len(ink)), weights=ink)
+    return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - len(ink)))

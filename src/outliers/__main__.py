@@ -1,0 +1,91 @@
+"""Stage ``outliers``: a head that tells what is no digit, fitted to the trained model's own features."""
+
+from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
+
+if __name__ == "__main__":
+    before_imports()
+
+import numpy as np
+import torch
+
+from src.mnist.images import Images, load_test_images, load_training_images
+from src.mnist.manifest import load_manifest
+from src.mnist.sets import split_validation
+from src.outliers.drawings import KINDS, draw
+from src.outliers.fitting import fit_head, set_threshold
+from src.outliers.materials import Materials, load_fonts
+from src.pipeline.files import write_file, write_json
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import load_params
+from src.pipeline.results import MODEL_FILE, OUTLIER_HEAD_FILE, OUTLIERS_METRICS_FILE
+from src.pipeline.seeding import make_random_state
+from src.resnet.inference import run_batches
+from src.resnet.model_file import encode_model, load_model, weights_hash
+from src.resnet.outliers import logits_and_features
+from src.resnet.trim import trim
+
+DIGITS = 10_000  # to fit to, at most
+OUTLIERS = {  # of each kind to fit to, for each digit
+    "pairs": 0.2,
+    "chimeras": 0.08,
+    "turned": 0.12,
+    "letters": 0.45,
+    "scribbles": 0.25,
+    "pieces": 0.12,
+    "boxed": 0.08,
+    "shapes": 0.12,
+}
+MEASURED = 500  # of each kind to measure with
+FALSE_ALARMS = 0.004  # of the validation images
+FONTS, OTHER_FONTS = ("DejaVu",), ("STIXGeneral", "cmb", "cmr", "cmss", "cmtt")  # to fit to, to measure with
+
+
+@exit_on_user_error
+def main() -> None:
+    params = load_params()
+    machine = set_up_machine(params.device, "fp32", params.threads)
+
+    # Load the model, and the digits that it was trained on, was not trained on, and is tested on.
+    model, metadata = load_model(MODEL_FILE)
+    trimmed = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
+    manifest = load_manifest()
+    train, validation = split_validation(load_training_images(manifest), params.validation_size)
+    validation, test = validation or train, load_test_images(manifest)
+
+    def features(images: torch.Tensor | np.ndarray) -> torch.Tensor:
+        return run_batches(
+            lambda inputs: logits_and_features(trimmed, inputs)[1],
+            torch.as_tensor(images).to(machine.device),
+            metadata["image_size"],
+            machine,
+        ).cpu()
+
+    # Draw what is no digit, and fit the head.
+    print(f"outliers: drawing {len(OUTLIERS)} kinds of what is no digit")
+    materials = Materials(by_class(train), load_fonts(*FONTS), make_random_state(params.seed, "outliers"))
+    chosen = make_random_state(params.seed, "digits").permutation(len(train.images))[:DIGITS]
+    drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in OUTLIERS.items()])
+    head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
+    set_threshold(head, features(validation.images), FALSE_ALARMS)
+
+    # Measure it on what it has not seen: other digits, other fonts.
+    unseen = Materials(by_class(validation), load_fonts(*OTHER_FONTS), make_random_state(params.seed, "measured"))
+    with torch.inference_mode():
+        caught = {kind: (head(features(draw(kind, MEASURED, unseen))) > 0).double().mean().item() for kind in KINDS}
+        false_alarms = (head(features(test.images)) > 0).double().mean().item()
+
+    # Save.
+    write_file(OUTLIER_HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
+    mean = sum(caught.values()) / len(caught)
+    write_json(OUTLIERS_METRICS_FILE, {"outliers": {"false_alarms": false_alarms, "caught": mean}})
+    table = ", ".join(f"{kind} {share:.0%}" for kind, share in caught.items())
+    print(f"outliers: {false_alarms:.2%} of the test images called unlike any digit, and of {table}")
+
+
+def by_class(data: Images) -> dict[int, np.ndarray]:
+    """Part images by their label: (N, 28, 28) uint8 each."""
+    return {label: data.images[data.labels == label].numpy() for label in data.labels.unique().tolist()}
+
+
+if __name__ == "__main__":
+    run_and_exit(main)
