@@ -1,0 +1,85 @@
+"""``python -m benchmarks.sweep``: recipes compared on a validation set of 10,000 images, each as its author wrote it.
+
+The test set has no say: of what `train` measures, only the validation set's figures are read. Each result is written to
+``benchmarks/sweep.json`` as it comes; what is there is not run again. It wants the full MNIST in ``data``.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from benchmarks.machine import processor_name
+from src.mnist.images import load_training_images
+from src.mnist.manifest import MANIFEST_FILE, load_manifest
+from src.pipeline.files import read_columns, write_json
+from src.pipeline.params import PARAMS_FILE
+from src.pipeline.results import TRAIN_CURVES_DIR
+
+RESULTS_FILE = Path("benchmarks/sweep.json")
+HELD_OUT = 10_000  # images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.partition("\n")[0])
+    parser.add_argument("recipes", nargs="*", metavar="NAME=VALUE,...", help="what each recipe changes of params.yaml")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    arguments = parser.parse_args()
+    results = json.loads(RESULTS_FILE.read_text(encoding="utf-8")) if RESULTS_FILE.exists() else {"runs": []}
+    for text in arguments.recipes:
+        overrides = dict(pair.split("=", 1) for pair in text.split(","))
+        overrides = {name: YAML(typ="safe").load(value) for name, value in overrides.items()}
+        for seed in arguments.seeds:
+            if (overrides, seed) not in [(run["overrides"], run["seed"]) for run in results["runs"]]:
+                results["runs"].append({"overrides": overrides, "seed": seed} | measure(overrides, seed))
+                write_json(RESULTS_FILE, results)
+    print("\n".join(table(results["runs"])))
+
+
+def measure(overrides: Mapping[str, object], seed: int) -> dict[str, object]:
+    """Train in a folder of its own, on the data that lies in the current one."""
+    images = len(load_training_images(load_manifest()).labels)
+    params = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
+    params |= {"seed": seed, "validation_size": HELD_OUT / images, **overrides}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("src", MANIFEST_FILE.parent):
+            (folder / part).symlink_to(Path(part).resolve())
+        with (folder / PARAMS_FILE).open("w", encoding="utf-8") as file:
+            YAML().dump(params, file)
+        began = time.monotonic()
+        subprocess.run(
+            [sys.executable, "-m", "src.train"], cwd=folder, check=True, env=os.environ | {"PYTHONPATH": name}
+        )
+        seconds = round(time.monotonic() - began)
+        curves = {
+            metric: list(map(float, read_columns(folder / TRAIN_CURVES_DIR / "validation" / f"{metric}.tsv")[metric]))
+            for metric in ("loss", "accuracy")
+        }
+    return {"weights": load_manifest().initial_weights, **curves, "seconds": seconds, "machine": processor_name()}
+
+
+def table(runs: list[Mapping]) -> list[str]:
+    """The results as a Markdown table, the lowest loss at the end first."""
+    lines = [
+        "| recipe | weights | seed | accuracy | lowest loss | loss at the end | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(runs, key=lambda run: run["loss"][-1]):
+        recipe = ", ".join(f"`{name}={value}`" for name, value in run["overrides"].items())
+        lines.append(
+            f"| {recipe} | {run['weights']} | {run['seed']} | {run['accuracy'][-1]:.2%} | {min(run['loss']):.4f} "
+            f"| {run['loss'][-1]:.4f} | {run['seconds']} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
