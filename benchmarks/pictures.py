@@ -1,9 +1,9 @@
-"""``python -m benchmarks.pictures``: how well ``python -m src.predict`` does on pictures that it was not made from.
+"""``python -m benchmarks.pictures``: how well ``predict.py`` does on pictures that it was not made from.
 
 The pictures are written to a temporary folder, the real command reads them, and a Markdown table says how many of each
-kind it got right. All of them are made here, the photos too: nobody has held a camera. The digits in the photos are
-the last of MNIST's test images; while the numbers in src/predict/digit_image.py were chosen, only the first were
-looked at.
+kind it got right, and how many it warned of. All of them are made here, the photos too: nobody has held a camera. They
+come in two halves, of different digits with different random numbers: the numbers in src/predict/ink.py were chosen
+with the half ``build``, and the half ``report`` is what is reported.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
+from benchmarks.no_digits import NO_DIGIT
 from benchmarks.scenes import BICUBIC, KINDS, marker
 from src.mnist.images import load_test_images
 from src.mnist.manifest import load_manifest
@@ -28,18 +29,20 @@ from src.pipeline.errors import exit_on_user_error
 
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
 WITHOUT_DIGITS = "Display"
-Picture = tuple[Image.Image, int]  # and the digit in it
+Picture = tuple[Image.Image, int | None]  # and the digit in it, if there is one
 
 
 @exit_on_user_error
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description="Measure src.predict.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description="Measure predict.py.")
     parser.add_argument("--photos", type=int, default=500, metavar="N", help="of each kind (default: %(default)s)")
-    photos = parser.parse_args().photos
+    parser.add_argument("--half", choices=["build", "report"], default="report", help="default: %(default)s")
+    arguments = parser.parse_args()
     images, labels = (tensor.numpy() for tensor in load_test_images(load_manifest()))
-    last = list(zip(images[-photos:], labels[-photos:].tolist(), strict=True))
-    chance = np.random.default_rng(0)
-    kinds = {
+    half = slice(arguments.photos) if arguments.half == "build" else slice(-arguments.photos, None)
+    some = list(zip(images[half], labels[half].tolist(), strict=True))
+    chance = np.random.default_rng(arguments.half == "report")
+    digits = {
         "MNIST's test images, PNG": ("png", mnist(images, labels)),
         "the same, dark on light, JPEG": ("jpg", mnist(255 - images, labels)),
         "scikit-learn's digits, enlarged": ("png", enlarged_digits()),
@@ -47,40 +50,43 @@ def main() -> None:
         "fonts, light on dark": ("png", printed(ink=255, ground=0)),
         "fonts, turned by up to 12 degrees": ("png", printed(chance=chance)),
         "fonts, in a wide margin": ("png", printed(margin=4)),
-        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, chance) for image, digit in last)),
-        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, chance) for image, digit in last)),
+        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, chance) for image, digit in some)),
+        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, chance) for image, digit in some)),
     }
-    kinds |= {f"scenes: {kind}": ("png", scenes(kind, last, chance)) for kind in KINDS}
+    digits |= {f"scenes: {kind}": ("png", scenes(kind, some, chance)) for kind in KINDS}
+    none = {kind: ("png", ((picture, None) for picture in make(some, chance))) for kind, make in NO_DIGIT.items()}
     with tempfile.TemporaryDirectory() as folder:
         counts = {
             kind: write(Path(folder, str(number)), suffix, pictures)
-            for number, (kind, (suffix, pictures)) in enumerate(kinds.items())
+            for number, (kind, (suffix, pictures)) in enumerate({**digits, **none}.items())
         }
-        right = count_right(folder)
-    print("| pictures | number | right |\n|---|---|---|")
-    for number, (kind, count) in enumerate(counts.items()):
-        print(f"| {kind} | {count:,} | {right[str(number)] / count:.2%} |")
+        right, warned = count(folder)
+    print("| pictures | number | right | warned of |\n|---|---|---|---|")
+    for number, (kind, total) in enumerate(counts.items()):
+        share_right = f"{right[str(number)] / total:.2%}" if kind in digits else "-"
+        print(f"| {kind} | {total:,} | {share_right} | {warned[str(number)] / total:.2%} |")
 
 
 def write(folder: Path, suffix: str, pictures: Iterable[Picture]) -> int:
     """Write pictures to ``folder``, each under a name that starts with its digit; say how many there are."""
     folder.mkdir()
-    count = 0
+    number = 0
     for picture, digit in pictures:
-        picture.save(folder / f"{digit}-{count}.{suffix}")
-        count += 1
-    return count
+        picture.save(folder / f"{'x' if digit is None else digit}-{number}.{suffix}")
+        number += 1
+    return number
 
 
-def count_right(folder: str) -> collections.Counter:
-    """Let src.predict read all pictures of ``folder``; count the right answers in each of its folders."""
-    command = [sys.executable, "-m", "src.predict", "--json", folder]
+def count(folder: str) -> tuple[collections.Counter, collections.Counter]:
+    """Let predict.py read all pictures; count the right answers and the warnings in each folder of ``folder``."""
+    command = [sys.executable, "predict.py", "--json", folder]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    right = collections.Counter()
+    right, warned = collections.Counter(), collections.Counter()
     for answer in map(json.loads, done.stdout.splitlines()):
         file = Path(answer["file"])
-        right[file.parent.name] += int(file.name[0]) == answer["digit"]
-    return right
+        right[file.parent.name] += file.name[0] == str(answer["digit"])
+        warned[file.parent.name] += answer["warning"] is not None
+    return right, warned
 
 
 def mnist(images: np.ndarray, labels: np.ndarray) -> Iterator[Picture]:
@@ -131,7 +137,7 @@ def fine_pen(image: np.ndarray) -> np.ndarray:
     return ndimage.distance_transform_edt(~middle) < 4
 
 
-def photograph(ink: np.ndarray, digit: int, chance: np.random.Generator) -> Picture:
+def photograph(ink: np.ndarray, digit: int, chance: np.random.Generator) -> tuple[Image.Image, int]:
     """A photo of ink (bool) on paper: somewhere on the sheet, turned, unevenly lit, grainy, soft, noisy, JPEG.
 
     In every second one the edge of a shadow runs across the sheet.

@@ -5,16 +5,22 @@ import struct
 import zlib
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from src.predict.digit_image import to_mnist
+from src.mnist.images import CLASS_NAMES
 from src.predict.picture import read_grey
+from src.predict.reader import Reading, read_digits
+from src.resnet.inference import Answers
 
 MODES_OF_FORMATS = {  # of what people have, what each format can hold
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
     "JPEG": ["L", "RGB", "CMYK"],
     "BMP": ["1", "L", "P", "RGB"],
+    "GIF": ["L", "P"],
     "WEBP": ["RGB", "RGBA"],
+    "AVIF": ["L", "RGB", "RGBA"],
+    "HEIF": ["L", "RGB", "RGBA"],
     "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F"],
 }
 FORMATS_AND_MODES = [(kind, mode) for kind, modes in MODES_OF_FORMATS.items() for mode in modes]
@@ -75,9 +81,24 @@ def huge() -> bytes:
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
+class Undecided:
+    """A model that says nothing of any image."""
+
+    def __init__(self) -> None:
+        self.class_names = list(CLASS_NAMES)
+
+    def answers(self, images: torch.Tensor) -> Answers:
+        return Answers(torch.zeros(len(images), len(CLASS_NAMES)), torch.full((len(images),), torch.nan))
+
+
+def reading(content: bytes) -> Reading:
+    """Read the content of a picture file, without a model."""
+    return read_digits([read_grey(io.BytesIO(content))], Undecided())[0]
+
+
 def form(content: bytes) -> np.ndarray:
     """Bring the content of a picture file to MNIST's form, as the command does: (28, 28) uint8."""
-    return to_mnist(read_grey(io.BytesIO(content)))
+    return reading(content).form
 
 
 def form_of(picture: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
