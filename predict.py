@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
 """Say which digit is in each image: ``python3 path/to/predict.py IMAGE...``, from any folder, with any Python.
 
-It runs src/predict in the project's own environment.
+It runs src/predict in the project's own environment, or in the one that is active where the project has none.
 """
 
 import os
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent
 PROGRAM = HOME / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-if Path(sys.prefix).resolve() != PROGRAM.parents[1].resolve() and PROGRAM.exists():
-    sys.exit(subprocess.call([str(PROGRAM), __file__, *sys.argv[1:]]))
+if PROGRAM.exists() and Path(sys.prefix).resolve() != PROGRAM.parents[1].resolve():
+    command = [str(PROGRAM), __file__, *sys.argv[1:]]
+    if os.name == "nt":
+        sys.exit(subprocess.call(command))
+    os.execv(PROGRAM, command)  # and Ctrl-C is its own affair
+if find_spec("torch") is None:
+    sys.exit(f"error: no environment yet; run `make repro` in {HOME}")
 sys.path[0] = str(HOME)
 runpy.run_module("src.predict", run_name="__main__", alter_sys=True)

@@ -1,6 +1,6 @@
 """Pictures of what is no single digit: letters, pairs, scribbles, faces, photographs, empty sheets.
 
-Made in other ways, and with other fonts, than what `src/outliers` learns from.
+Made in other ways, and with other fonts, than what `src/outliers` learns from; the letters are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +13,7 @@ from skimage.data import lfw_subset
 from sklearn.datasets import load_sample_images
 
 from benchmarks.scenes import BICUBIC, marker, on_paper, photographed, sheet
+from src.outliers.drawings import LETTERS
 
 FONTS = (
     "STIXGeneral.ttf",
@@ -23,7 +24,6 @@ FONTS = (
     "cmss10.ttf",
     "cmtt10.ttf",
 )
-LETTERS = "AEFHKMNPRTUVWXYadefhkmnprtuvwx"  # without those that look like a digit
 Chance = np.random.Generator
 Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.sweep``: recipes compared on a validation set of 10,000 images, each as its author wrote it.
+"""``python -m benchmarks.sweep``: recipes compared on a validation set of 10,000 images.
 
 The test set has no say: of what `train` measures, only the validation set's figures are read. Each result is written to
 ``benchmarks/sweep.json`` as it comes; what is there is not run again. It wants the full MNIST in ``data``.

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -27,7 +28,7 @@ from helpers.pictures import (
     in_mode,
     reading,
 )
-from helpers.project import Project, needs_posix
+from helpers.project import ROOT, Project, needs_posix
 from PIL import Image, ImageDraw
 
 from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
@@ -184,6 +185,17 @@ def test_it_runs_from_any_folder(trained_once, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[1].split() == [*expected[:-1], "1.png"]
+
+
+def test_without_an_environment_the_line_says_what_to_type(tmp_path):
+    shutil.copy(ROOT / "predict.py", tmp_path)
+
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "predict.py", "1.png"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: no environment yet; run `make repro` in {tmp_path}\n"
 
 
 def test_either_file_of_the_model_gives_the_same_answers(trained_once, tmp_path):

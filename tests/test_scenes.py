@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.no_digits import NO_DIGIT
 from benchmarks.scenes import KINDS
 
 
@@ -15,3 +16,13 @@ def test_a_scene_is_a_function_of_its_digit_and_its_random_numbers(digits, kind)
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != another.tobytes()
     assert np.ptp(np.asarray(first.convert("L"))) > 50  # something is to be seen
+
+
+@pytest.mark.parametrize("kind", NO_DIGIT)
+def test_a_picture_of_no_digit_is_a_function_of_its_random_numbers(digits, kind):
+    some = [(digits[0][1000], 2), (digits[0][4000], 8)]
+
+    first, again, other = (next(iter(NO_DIGIT[kind](some, np.random.default_rng(seed)))) for seed in (0, 0, 1))
+
+    assert first.tobytes() == again.tobytes()
+    assert kind == "faces" or first.tobytes() != other.tobytes()

@@ -23,12 +23,12 @@ PHOTO = 64  # pixels: what is smaller is a drawing, without noise
 FAINT = 0.05  # of the ink's level: what is fainter is ground
 RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
-NEAR = 0.1  # of the picture's shorter side: ink so near to two opposite edges is cut out
+NEAR = 0.1  # of the picture's shorter side: ink so near to two opposite edges is all there is, cut out
 SIDE_LONG = 0.6  # of an edge: what takes more of it is a desk or a shadow, unless it reaches all four
 CONTACT = 0.25  # of an edge: a stroke that reaches it touches less of it, a shadow or a desk more
 BOX_AREA = 0.02  # of the picture: what is smaller is no box with a digit in it
 # How much more a guess must look like a digit than another, in units of the outlier head's score.
-CUT_OUT, FREE, AT_EDGE, STROKES, WIDE = -3.0, -3.0, -1.5, 1.0, 5.0
+FREE, AT_EDGE, STROKES, WIDE = -3.0, -1.5, 1.0, 5.0
 TURNED, RECTANGULAR = 20, 0.88  # degrees either way; of the rectangle round it, what a box fills at least
 GAP = 3  # pixels: how far a box's line may be broken
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
@@ -75,7 +75,7 @@ def guess_ground(grey: np.ndarray) -> Guess | None:
     if not max(at_edges):
         return Guess(ink, FREE, None if wide else dark)  # a sheet is wide, and what is written on it not of its kind
     if cut_out:
-        return Guess(ink, CUT_OUT)
+        return Guess(ink, FREE)
     return Guess(ink, WIDE if wide or max(at_edges) > CONTACT else AT_EDGE)
 
 

@@ -104,5 +104,6 @@ def _ask(classifier: AnsweringModel, forms: Sequence[np.ndarray]) -> Answers:
 def _reading(best: _Judged | None, several: bool) -> Reading:
     if best is None:
         return Reading(np.zeros((SIDE, SIDE), np.uint8), None, EMPTY)
+    # Without an outlier head the score is NaN, and so is the maximum: no warning.
     warning = SEVERAL if several else UNLIKE if max(best.score, best.cost) > 0 else None
     return Reading(best.form, best.logits.softmax(0), warning)

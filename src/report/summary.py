@@ -10,6 +10,7 @@ from src.pipeline.results import (
     EXPORT_METRICS_FILE,
     MODEL_FILE,
     ONNX_FILE,
+    OUTLIERS_METRICS_FILE,
     TRAIN_METRICS_FILE,
     TRY_AGAIN,
 )
@@ -24,7 +25,8 @@ def main() -> None:
     accuracy = f"{test['accuracy']:.2%} right of {test['images']:,} test images, from {weights} weights"
     print()
     print(f"model    {MODEL_FILE}, and {ONNX_FILE} for onnxruntime: {accuracy}")
-    print(f"metrics  {', '.join(map(str, (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, EXPORT_METRICS_FILE)))}")
+    metrics = (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, OUTLIERS_METRICS_FILE, EXPORT_METRICS_FILE)
+    print(f"metrics  {', '.join(map(str, metrics))}")
     print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
     if fell_back(params, train):
         print(f"used     {train['dataset']}, {weights} weights. {FALLBACK} Once the network is there: {TRY_AGAIN}")
