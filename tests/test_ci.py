@@ -43,7 +43,7 @@ def test_make_repro_ends_with_where_the_results_are_and_what_comes_next(trained)
     model, metrics, report, keep, following = output.splitlines()[-5:]
     named = re.findall(r"\b(?:models|metrics)/[\w/]+\.\w+", "\n".join((model, metrics, report)))
     assert f"{test['accuracy']:.2%} right of 1,000 test images, from random weights" in model
-    assert len(named) == 6
+    assert len(named) == 7
     assert [name for name in named if not (trained.path / name).is_file()] == []
     assert "git commit" in keep
     assert "dvc exp run" in following
