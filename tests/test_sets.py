@@ -57,7 +57,7 @@ def test_the_sets_are_read_from_the_downloaded_files(tmp_path, monkeypatch, digi
 
     sets = load_sets(load_manifest(), 0.2)
 
-    assert {name: len(data.labels) for name, data in sets.items()} == {"train": 76, "validation": 20, "test": 20}
+    assert {name: len(data.labels) for name, data in sets.items()} == {"train": 77, "validation": 19, "test": 20}
 
 
 def test_there_is_no_validation_set_where_nothing_is_held_out(tmp_path, monkeypatch, digits):

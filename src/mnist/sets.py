@@ -1,11 +1,11 @@
 """The three sets of images: what is trained on, what is held out for validation, and the test set."""
 
-import numpy as np
-from sklearn.model_selection import train_test_split
+import torch
 
 from src.mnist.images import Images, load_test_images, load_training_images
 from src.mnist.manifest import Manifest
 from src.pipeline.errors import UserError
+from src.pipeline.seeding import make_generator
 
 
 def load_sets(manifest: Manifest, validation_size: float) -> dict[str, Images]:
@@ -32,12 +32,13 @@ def split_validation(data: Images, validation_size: float) -> tuple[Images, Imag
     """
     if validation_size == 0:
         return data, None
-    indices = np.arange(len(data.labels))
-    try:
-        train, validation = train_test_split(
-            indices, test_size=validation_size, stratify=data.labels.numpy(), random_state=0
-        )
-    except ValueError as error:
-        raise UserError(f"validation_size = {validation_size} is too small for {len(indices)} images") from error
-    train, validation = np.sort(train), np.sort(validation)
-    return Images(data.images[train], data.labels[train]), Images(data.images[validation], data.labels[validation])
+    total, count = len(data.labels), round(validation_size * len(data.labels))
+    shuffled = torch.randperm(total, generator=make_generator(0, "validation"))
+    by_class = shuffled[data.labels[shuffled].argsort(stable=True)]
+    shares = torch.arange(total + 1) * count // total  # systematic sampling: every so many images one is held out
+    held_out = torch.zeros(total, dtype=torch.bool)
+    held_out[by_class] = shares.diff() > 0
+    train, validation = (Images(data.images[part], data.labels[part]) for part in (~held_out, held_out))
+    if not torch.equal(train.labels.unique(), validation.labels.unique()):
+        raise UserError(f"validation_size = {validation_size} is too small for {total} images")
+    return train, validation

@@ -35,7 +35,7 @@ OUTLIERS = {  # of each kind to fit to, for each digit
     "boxed": 0.08,
     "shapes": 0.12,
 }
-MEASURED = 500  # of each kind to measure with
+MEASURED = 500  # of each kind to measure with, at most
 FALSE_ALARMS = 0.004  # of the validation images
 FONTS, OTHER_FONTS = ("DejaVu",), ("STIXGeneral", "cmb", "cmr", "cmss", "cmtt")  # to fit to, to measure with
 
@@ -70,8 +70,9 @@ def main() -> None:
 
     # Measure it on what it has not seen: other digits, other fonts.
     unseen = Materials(by_class(validation), load_fonts(*OTHER_FONTS), make_random_state(params.seed, "measured"))
+    count = min(MEASURED, len(validation.images))
     with torch.inference_mode():
-        caught = {kind: (head(features(draw(kind, MEASURED, unseen))) > 0).double().mean().item() for kind in KINDS}
+        caught = {kind: (head(features(draw(kind, count, unseen))) > 0).double().mean().item() for kind in KINDS}
         false_alarms = (head(features(test.images)) > 0).double().mean().item()
 
     # Save.

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LIBRARIES = ["torch", "torchvision", "sklearn.model_selection", "sklearn.metrics"]
+LIBRARIES = ["torch", "torchvision", "scipy.ndimage", "matplotlib.figure"]
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 if START_METHOD == "forkserver":  # a server that has imported them forks the processes
     multiprocessing.set_forkserver_preload(LIBRARIES)
