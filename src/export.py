@@ -57,7 +57,7 @@ def main() -> None:
 
 
 class WholeModel(nn.Module):
-    """From images (N, 28, 28) uint8 as MNIST has them to logits (N, C) and outlier scores (N,), float32."""
+    """From images (N, 1, 28, 28) uint8 as MNIST has them to logits (N, C) and outlier scores (N,), float32."""
 
     def __init__(self, model: nn.Module, head: OutlierHead, image_size: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class WholeModel(nn.Module):
 def encode_onnx(model: nn.Module, head: OutlierHead, metadata: dict) -> bytes:
     """Encode ``model`` with its preprocessing as ONNX: the same bytes for the same weights and metadata.
 
-    Its input is ``images`` (N, 28, 28) uint8. Its outputs are ``logits`` (N, C) float32 and ``outlier_score`` (N,)
+    Its input is ``images`` (N, 1, 28, 28) uint8. Its outputs are ``logits`` (N, C) float32 and ``outlier_score`` (N,)
     float32, above 0 for what is unlike any digit. N is free.
 
     Args:
@@ -81,7 +81,7 @@ def encode_onnx(model: nn.Module, head: OutlierHead, metadata: dict) -> bytes:
     trimmed = as_convolutions(trim(model, metadata["image_size"]))  # two fifths of the weights, the same answers
     program = torch.onnx.export(
         WholeModel(trimmed, head, metadata["image_size"]).eval(),
-        (torch.zeros(2, SIDE, SIDE, dtype=torch.uint8),),  # 2, because torch.export takes a size of 1 for fixed
+        (torch.zeros(2, 1, SIDE, SIDE, dtype=torch.uint8),),  # 2, because torch.export takes a size of 1 for fixed
         input_names=[INPUT],
         output_names=[LOGITS, SCORE],
         dynamic_shapes=({0: "N"},),

@@ -32,14 +32,14 @@ def to_input(images: torch.Tensor, image_size: int, warp: Warp | None = None) ->
     linear map for each pixel and resizing a mean of pixels, so their order makes no difference.
 
     Args:
-        images: (N, H, W) uint8.
+        images: (N, H, W) or (N, 1, H, W) uint8.
         image_size: S, in pixels.
         warp: None for none.
 
     Returns:
         (N, 1, S, S) float32.
     """
-    batch = images.unsqueeze(1).float().div_(255)
+    batch = (images if images.dim() == 4 else images.unsqueeze(1)).float().div_(255)
     if warp is not None:
         grid = F.affine_grid(warp.theta, list(batch.shape), align_corners=False)
         if warp.bumps is not None:

@@ -35,7 +35,8 @@ class OnnxClassifier:
     def answers(self, images: torch.Tensor) -> Answers:
         """Answer images (N, 28, 28) uint8."""
         outputs = [
-            self._session.run([LOGITS, SCORE], {INPUT: batch.numpy()}) for batch in images.split(self._batch_size)
+            self._session.run([LOGITS, SCORE], {INPUT: batch.unsqueeze(1).numpy()})
+            for batch in images.split(self._batch_size)
         ]
         logits, scores = (
             np.concatenate([np.asarray(output) for output in column]) for column in zip(*outputs, strict=True)

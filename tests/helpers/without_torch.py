@@ -24,7 +24,7 @@ try:
     import torch  # noqa: F401
 except ModuleNotFoundError:
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": np.load(sys.argv[2])})
+    (logits,) = session.run(["logits"], {"images": np.load(sys.argv[2])[:, None]})
     metadata = json.loads(session.get_modelmeta().custom_metadata_map["mnist-resnet"])
     print(json.dumps({"logits": logits.tolist(), "class_names": metadata["class_names"]}))
 else:
