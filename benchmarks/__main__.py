@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from torch import nn
 from benchmarks import seed_recipe
 from benchmarks.machine import processor_name
 from benchmarks.recipes import RECIPES
+from src.export import encode_onnx
 from src.mnist.images import Images, load_test_images, load_training_images
 from src.mnist.manifest import Manifest, load_manifest
 from src.pipeline.errors import exit_on_user_error
@@ -31,6 +32,9 @@ from src.pipeline.files import write_json
 from src.pipeline.machine import Machine, set_up_machine
 from src.pipeline.params import Params, load_params
 from src.resnet.inference import predict_logits
+from src.resnet.model_file import model_metadata
+from src.resnet.onnx_model import OnnxClassifier
+from src.resnet.outliers import OutlierHead, logits_and_features
 from src.resnet.trim import TrimmedConv2d, trim
 from src.train.batches import Batches
 from src.train.process_group import ProcessGroup
@@ -104,9 +108,11 @@ def input_pipeline(params: Params, data: Images) -> dict[str, float]:
         rates = images_per_second(
             {
                 f"per image at {image_size} px": (
-                    len(labels) for _, labels in seed_recipe.batches(data, image_size, batch_size)
+                    len(labels) for _ in count() for _, labels in seed_recipe.batches(data, image_size, batch_size)
                 ),
-                f"ours at {image_size} px": (batch.size for batch in Batches(data, ours, ProcessGroup()).epoch(0)),
+                f"ours at {image_size} px": (
+                    batch.size for epoch in count() for batch in Batches(data, ours, ProcessGroup()).epoch(epoch)
+                ),
             },
             steps=steps, rounds=7,
         )  # fmt: skip
@@ -150,9 +156,31 @@ def inference(params: Params, data: Images, machine: Machine) -> dict[str, float
             rates.append(len(images) / (time.perf_counter() - start))
         return statistics.median(rates)
 
-    rates = {batch: rate(batch) for batch in (1, 10, 100, 500, 1000)}
+    rates = {batch: rate(batch) for batch in (10, 100, 500, 1000)}
     best = max(rates, key=rates.__getitem__)
-    return {"batch 1, images/s": rates[1], "best batch": best, "best batch, images/s": rates[best]}
+    one = milliseconds_an_image(params, data, machine)
+    return one | {"best batch": best, "best batch, images/s": rates[best]}
+
+
+def milliseconds_an_image(params: Params, data: Images, machine: Machine) -> dict[str, float]:
+    """One image at a time, by PyTorch on the machine and by onnxruntime on the CPU, in turns: the median of 200."""
+    model, metadata = random_model(params).eval(), model_metadata(params.image_size)
+    head = OutlierHead(logits_and_features(model, torch.zeros(1, 1, params.image_size, params.image_size))[1].shape[1])
+    onnx = OnnxClassifier(encode_onnx(model, head.eval(), metadata))
+    trimmed = trim(model, params.image_size).to(machine.device, memory_format=torch.channels_last).eval()
+    answers = {
+        "PyTorch": lambda image: predict_logits(
+            trimmed, image.to(machine.device), params.image_size, machine
+        ).sum().item(),
+        "onnxruntime": onnx.answers,
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in answers}
+    for image in data.images[:220].split(1):
+        for name, answer in answers.items():
+            start = time.perf_counter()
+            answer(image)
+            seconds[name].append(time.perf_counter() - start)
+    return {f"batch 1, {name}, ms": 1000 * statistics.median(each[-200:]) for name, each in seconds.items()}
 
 
 def scaling(params: Params, data: Images, machine: Machine) -> dict[str, float]:
@@ -230,7 +258,7 @@ def useful_flops(model: nn.Module, image_size: int) -> float:
     """
     forward = []
 
-    def count(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         if isinstance(module, nn.Linear):
             forward.append(2 * module.weight.numel())
         elif isinstance(module, TrimmedConv2d):  # each pair of positions once, no padding
@@ -243,7 +271,7 @@ def useful_flops(model: nn.Module, image_size: int) -> float:
             forward.append(2 * module.in_channels * module.out_channels * pairs**2)
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | TrimmedConv2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.inference_mode():
         model.eval()(torch.zeros(1, 1, image_size, image_size))
     for hook in hooks:

@@ -340,7 +340,7 @@ def test_of_several_frames_the_first_is_read():
 
 @pytest.mark.parametrize("drawn", [np.asarray, marker])
 def test_a_form_is_what_mnists_makers_made(digits, drawn):
-    for image in digits[0][::50]:
+    for image in digits[0][::200]:
         made = form_of(Image.fromarray(drawn(image)))
 
         assert max(extent(made)) == pytest.approx(20, abs=1)
@@ -358,17 +358,17 @@ def test_mnists_own_images_stay_nearly_as_they_are(digits):
 def test_uneven_light_a_shadow_and_grain_leave_no_trace(digits):
     chance = np.random.default_rng(0)
     differences = []
-    for image in digits[0][::100]:
+    for image in digits[0][::250]:
         photo, _ = photograph(marker(image), 0, chance)
         with contextlib.suppress(ValueError):  # what is too faint is called empty
             differences.append(difference(form_of(photo, "JPEG"), form_of(Image.fromarray(marker(image)))))
 
-    assert len(differences) >= 45  # of 50
+    assert len(differences) >= 18  # of 20
     assert np.median(differences) < 16  # they are turned by up to 8 degrees
 
 
 def test_a_fine_pen_is_drawn_as_wide_as_mnists(digits):
-    images = digits[0][::100]
+    images = digits[0][::250]
 
     ink_of_fine_pen = np.median([form_of(Image.fromarray(fine_pen(image))).sum() for image in images])
 

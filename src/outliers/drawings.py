@@ -67,13 +67,13 @@ def _turned(materials: Materials) -> np.ndarray:
 def _letter(materials: Materials) -> np.ndarray:
     """A letter or another sign, slanted, stretched and turned."""
     font = materials.fonts[materials.whole(0, len(materials.fonts))]
-    canvas = Image.new("L", (2 * CANVAS, 2 * CANVAS))
+    canvas = Image.new("L", (CANVAS, CANVAS))
     sign = (LETTERS + SIGNS)[materials.whole(0, len(LETTERS + SIGNS))]
-    ImageDraw.Draw(canvas).text((CANVAS, CANVAS), sign, fill=255, font=font, anchor="mm")
+    ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), sign, fill=255, font=font, anchor="mm")
     angle, slant = np.radians(materials.chance.uniform(-15, 15)), materials.chance.uniform(-0.3, 0.3)
     stretch = 1 / materials.chance.uniform(0.7, 1.3, 2)
     turn = np.array([[np.cos(angle), np.sin(angle) + slant], [-np.sin(angle), np.cos(angle)]]) * stretch
-    offset = CANVAS * (1 - turn.sum(1))
+    offset = CANVAS / 2 * (1 - turn.sum(1))
     matrix = np.column_stack([turn, offset]).ravel()
     warped = canvas.transform(canvas.size, Image.Transform.AFFINE, tuple(matrix), Image.Resampling.BILINEAR)
     return np.asarray(warped, np.float32) / 255

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-FONT_SIZE = 112  # pixels
+FONT_SIZE = 56  # pixels
 FAINT = 0.25  # of full ink: what is fainter is cut off
 
 
