@@ -61,7 +61,7 @@ def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size
     torch.manual_seed(0)
     model = build_model(10).eval()
 
-    head = OutlierHead(1024 + 512 + 10).eval()
+    head = OutlierHead(2048 + 1024 + 512 + 10).eval()
 
     session = onnxruntime.InferenceSession(encode_onnx(model, head, model_metadata(image_size)))
 

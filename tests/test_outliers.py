@@ -95,7 +95,7 @@ def test_the_features_go_with_the_networks_own_logits(digits, image_size):
         trimmed_logits, trimmed_features = logits_and_features(trim(model, image_size), inputs)
 
         assert torch.equal(logits, model(inputs))
-    assert features.shape == (8, 4 * 256 + 512 + 10)
+    assert features.shape == (8, 16 * 128 + 4 * 256 + 512 + 10)
     torch.testing.assert_close(trimmed_logits, logits, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(trimmed_features, features, rtol=1e-2, atol=1e-2)
 

@@ -86,11 +86,11 @@ def _scribble(materials: Materials) -> np.ndarray:
         angles = chance.normal(0, chance.uniform(0.2, 0.7), materials.whole(20, 120)).cumsum() + chance.uniform(0, 6)
         points = np.stack([np.cos(angles), np.sin(angles)], 1).cumsum(0)
         points = 10 + (points - points.min(0)) * ((CANVAS - 20) / np.ptp(points, 0).max())
-        line(canvas, points, materials.whole(4, 13))
+        line(canvas, points, materials.whole(9, 17))
         return np.asarray(canvas, np.float32) / 255
     for _ in range(materials.whole(1, 4)):
         points = chance.uniform(10, CANVAS - 10, (materials.whole(3, 12), 2))
-        line(canvas, curve(points) if chance.random() < 0.6 else points, materials.whole(4, 13))
+        line(canvas, curve(points) if chance.random() < 0.6 else points, materials.whole(9, 17))
     return np.asarray(canvas, np.float32) / 255
 
 
@@ -103,7 +103,7 @@ def _pieces(materials: Materials) -> np.ndarray:
             width, height = materials.chance.uniform(6, 30, 2)
             ImageDraw.Draw(canvas).ellipse((x, y, x + width, y + height), fill=255)
         else:
-            line(canvas, np.array([x, y]) + materials.chance.uniform(-25, 25, (3, 2)), materials.whole(4, 13))
+            line(canvas, np.array([x, y]) + materials.chance.uniform(-25, 25, (3, 2)), materials.whole(9, 17))
     return np.asarray(canvas, np.float32) / 255
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-HIDDEN = 128
-MAP = 2  # pixels: the third stage's maps are pooled to that; at 28 pixels they are that large
+HIDDEN = 64
+SECOND, THIRD = 4, 2  # pixels: the maps of these stages are pooled to that; at 28 pixels they are that large
 
 
 class OutlierHead(nn.Module):
@@ -39,12 +39,13 @@ def logits_and_features(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.T
         inputs: (N, 1, S, S) float32.
 
     Returns:
-        The logits (N, C), and what the outlier head takes (N, D): the maps of the third stage pooled to 2 × 2, those
-        of the fourth pooled to one pixel, both as square roots, and the logits.
+        The logits (N, C), and what the outlier head takes (N, D): the maps of the second stage pooled to 4 × 4, of the
+        third to 2 × 2 and of the fourth to one pixel, all as square roots, and the logits.
     """
     maps = model.maxpool(model.relu(model.bn1(model.conv1(inputs))))  # pyrefly: ignore
-    third = model.layer3(model.layer2(model.layer1(maps)))  # pyrefly: ignore
-    pooled = model.avgpool(model.layer4(third)).flatten(1)  # pyrefly: ignore
-    logits = model.fc(pooled)  # pyrefly: ignore
-    third = F.adaptive_avg_pool2d(third, MAP).flatten(1)
-    return logits, torch.cat([third.sqrt(), pooled.sqrt(), logits], 1)
+    second = model.layer2(model.layer1(maps))  # pyrefly: ignore
+    third = model.layer3(second)  # pyrefly: ignore
+    fourth = model.avgpool(model.layer4(third)).flatten(1)  # pyrefly: ignore
+    logits = model.fc(fourth)  # pyrefly: ignore
+    second, third = (F.adaptive_avg_pool2d(m, side).flatten(1) for m, side in ((second, SECOND), (third, THIRD)))
+    return logits, torch.cat([second.sqrt(), third.sqrt(), fourth.sqrt(), logits], 1)
