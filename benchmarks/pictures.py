@@ -1,10 +1,10 @@
 """``python -m benchmarks.pictures``: how well ``predict.py`` does on pictures that it was not made from.
 
 The pictures are written to a temporary folder, the real command reads them, and ``benchmarks/pictures.json`` says how
-many of each kind it got right, and how many it warned of; the terminal gets it as a table. All of them are made here, the photos too: nobody has held a camera. The
-photos come in two halves, of different digits with different random numbers: the numbers in src/predict/ink.py were
-chosen with the half ``build``, and the half ``report`` is what is reported. Fonts, scikit-learn's digits, letters,
-faces and photographs are the same in both.
+many of each kind it got right, and how many it warned of; the terminal gets it as a table. All of them are made here,
+the photos too: nobody has held a camera. The photos come in two halves, of different digits with different random
+numbers: the numbers in src/predict/ink.py were chosen with the half ``build``, and the half ``report`` is what is
+reported. Fonts, scikit-learn's digits, letters, faces and photographs are the same in both.
 """
 
 import argparse

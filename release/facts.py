@@ -47,8 +47,8 @@ def calibration() -> str:
 def outliers() -> str:
     measured = read("metrics/outliers/metrics.json")["outliers"]
     return (
-        f"Of the committed run's test images, {measured['false_alarms']:.2%} are called unlike any digit. Of drawings of "
-        f"what is no digit, {measured['caught']:.1%} are, on average over their kinds."
+        f"Of the committed run's test images, {measured['false_alarms']:.2%} are called unlike any digit. "
+        f"Of drawings of what is no digit, {measured['caught']:.1%} are, on average over their kinds."
     )
 
 
@@ -162,7 +162,9 @@ def onnx_size() -> str:
 def citation() -> str:
     cited = yaml.safe_load(text("CITATION.cff"))
     authors = ", ".join(author["name"] for author in cited["authors"])
-    return f"{authors}. *{cited['title']}*. [`CITATION.cff`](CITATION.cff) has the fields, and the papers to cite with it."
+    return (
+        f"{authors}. *{cited['title']}*. [`CITATION.cff`](CITATION.cff) has the fields, and the papers to cite with it."
+    )
 
 
 def text(name: str) -> str:

@@ -6,14 +6,15 @@ stands, unless the line before it is a comment ``<!-- not run: why -->``. ``<thi
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from helpers.project import ROOT
 
 DOCUMENTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?:<!-- not run: (.+) -->\n)?```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FIGURE = re.compile(r"-?\b[0-9a-f]{7}\b|-?\d[\d.,]*(?:e-\d+)?|  +|──+|…")
+LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"-?\b[0-9a-f]{7}\b|-?\d[\d.,]*(?:e-\d+)?| +|──+|…")
 
 
 class Step(NamedTuple):
@@ -57,6 +58,22 @@ def read(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
+def prose_of(document: str) -> str:
+    """A document's text without its blocks of code."""
+    return FENCED.sub("", read(document))
+
+
+def links_of(document: str) -> list[tuple[str, str, str]]:
+    """Of each link that is no web page: ``!`` where it is a picture, its text, its target."""
+    return [link for link in LINK.findall(prose_of(document)) if not link[2].startswith("https://")]
+
+
+def anchors_of(document: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def blocks_of(document: str) -> list[Block]:
     """All console blocks of a document."""
     text = read(document)
@@ -89,7 +106,7 @@ def _pattern_of(part: str) -> str:
         return re.escape(part)
     if part == "…":
         return ".*"
-    if part.startswith("  "):
+    if part.startswith(" "):
         return " +"
     if part.startswith("─"):
         return "─+"
@@ -98,5 +115,6 @@ def _pattern_of(part: str) -> str:
 
 def replace_block(document: str, block: Block, content: str) -> None:
     """Write another content in the place of a block."""
-    path = Path(ROOT / document)
-    path.write_text(read(document).replace(f"```console\n{block.content}```", f"```console\n{content}```", 1))
+    (ROOT / document).write_text(
+        read(document).replace(f"```console\n{block.content}```", f"```console\n{content}```", 1)
+    )
