@@ -25,8 +25,8 @@ def headline() -> str:
     missing = fell_back(load_params(ROOT / "params.yaml"), train)
     return (
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images: "
-        f"the defaults, {train['step']} epochs on {train['training_images']:,} images of {DATASETS[train['dataset']]}, "
-        f"from {weights}." + " (What `weights` asks for could not be had where it ran.)" * missing
+        f"the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on {train['training_images']:,} images of {DATASETS[train['dataset']]}, "
+        f"from {weights}." + " (What was asked for could not be had where it ran.)" * missing
     )
 
 
