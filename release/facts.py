@@ -23,11 +23,13 @@ def headline() -> str:
     train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
     weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
     missing = fell_back(load_params(ROOT / "params.yaml"), train)
-    return (
-        f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images: "
-        f"the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on {train['training_images']:,} images of {DATASETS[train['dataset']]}, "
-        f"from {weights}." + " (What was asked for could not be had where it ran.)" * missing
-    )
+    sentences = [
+        f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
+        f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
+        f"{train['training_images']:,} images of {DATASETS[train['dataset']]}, from {weights}.",
+        *["What was asked for could not be had where it ran."] * missing,
+    ]
+    return " ".join(sentences)
 
 
 def results() -> str:
