@@ -15,7 +15,7 @@ from src.report.page import DATASETS, fell_back, table
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = "docs/demo.png"
-NOT_TIMED = "How long the training takes: not measured yet."
+NOT_TIMED = "How long the training takes has not been measured yet."
 WEIGHTS = {"random": "random weights", "imagenet1k_v1": "torchvision's ImageNet weights"}
 
 
