@@ -5,7 +5,7 @@ TORCH ?=
 BIN := .venv/bin
 RUN = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m
 
-.PHONY: help repro lint test test-all release-check lock bench seeds requirements setup setup-dev
+.PHONY: help repro lint test test-all release-check docs walk lock bench seeds requirements setup setup-dev
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -32,6 +32,12 @@ test-all: setup-dev  ## the same with the full campaign of faults
 
 release-check: setup-dev  ## check that what is committed agrees with itself
 	$(RUN) pytest -q release
+
+docs: setup  ## fill in what README.md and docs/ say of committed figures
+	$(RUN) release.docs
+
+walk: setup-dev  ## run the commands in README.md and docs/, and write what they print there; takes minutes
+	$(RUN) pytest --all --write tests/test_walk.py -k commands
 
 lock: setup  ## bring dvc.lock up to date where no result can have changed
 	$(RUN) release.lock

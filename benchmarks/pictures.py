@@ -1,14 +1,15 @@
 """``python -m benchmarks.pictures``: how well ``predict.py`` does on pictures that it was not made from.
 
-The pictures are written to a temporary folder, the real command reads them, and a Markdown table says how many of each
-kind it got right, and how many it warned of. All of them are made here, the photos too: nobody has held a camera. The
-photos come in two halves, of different digits with different random numbers: the numbers in src/predict/ink.py were
-chosen with the half ``build``, and the half ``report`` is what is reported. Fonts, scikit-learn's digits, letters,
-faces and photographs are the same in both.
+The pictures are written to a temporary folder, the real command reads them, and ``benchmarks/pictures.json`` says how
+many of each kind it got right, and how many it warned of; the terminal gets it as a table. All of them are made here,
+the photos too: nobody has held a camera. The photos come in two halves, of different digits with different random
+numbers: the numbers in src/predict/ink.py were chosen with the half ``build``, and the half ``report`` is what is
+reported. Fonts, scikit-learn's digits, letters, faces and photographs are the same in both.
 """
 
 import argparse
 import collections
+import hashlib
 import json
 import subprocess
 import sys
@@ -27,7 +28,10 @@ from benchmarks.scenes import BICUBIC, KINDS, marker
 from src.mnist.images import load_test_images
 from src.mnist.manifest import load_manifest
 from src.pipeline.errors import exit_on_user_error
+from src.pipeline.files import write_json
+from src.pipeline.results import MODEL_FILE
 
+RESULTS_FILE = Path("benchmarks/pictures.json")
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
 WITHOUT_DIGITS = "Display"
 Picture = tuple[Image.Image, int | None]  # and the digit in it, if there is one
@@ -62,10 +66,27 @@ def main() -> None:
             for number, (kind, (suffix, pictures)) in enumerate({**digits, **none}.items())
         }
         right, warned = count(folder)
-    print("| pictures | number | right | warned of |\n|---|---|---|---|")
-    for number, (kind, total) in enumerate(counts.items()):
-        share_right = f"{right[str(number)] / total:.2%}" if kind in digits else "-"
-        print(f"| {kind} | {total:,} | {share_right} | {warned[str(number)] / total:.2%} |")
+    kinds = {
+        kind: {
+            "pictures": total,
+            "right": right[str(number)] if kind in digits else None,
+            "warned of": warned[str(number)],
+        }
+        for number, (kind, total) in enumerate(counts.items())
+    }
+    results = {"model_md5": hashlib.md5(MODEL_FILE.read_bytes(), usedforsecurity=False).hexdigest(), "kinds": kinds}
+    write_json(RESULTS_FILE, results)
+    print("\n".join(table(results)))
+
+
+def table(results: dict) -> list[str]:
+    """The results as a Markdown table."""
+    lines = ["| pictures | number | right | warned of |", "|---|---|---|---|"]
+    for kind, counted in results["kinds"].items():
+        total = counted["pictures"]
+        right = "-" if counted["right"] is None else f"{counted['right'] / total:.2%}"
+        lines.append(f"| {kind} | {total:,} | {right} | {counted['warned of'] / total:.2%} |")
+    return lines
 
 
 def write(folder: Path, suffix: str, pictures: Iterable[Picture]) -> int:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from release.docs import documents, fill
 from src.pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-README = (ROOT / "README.md").read_text()
 MEND = "run `dvc repro`; where the result can't have changed, `make lock` does it in seconds"
 
 
@@ -66,29 +66,22 @@ def test_the_committed_run_is_of_the_full_mnist():
     assert test["accuracy"] == (10_000 - test["errors"]) / 10_000
 
 
-def test_the_readme_gives_the_committed_figures():
-    train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
+def test_the_pages_say_what_the_committed_files_say():
+    stale = [page.name for page in documents() if fill(text := page.read_text(encoding="utf-8")) != text]
 
-    for name, metrics in {**train, "test": test}.items():
-        if name in ("train", "validation", "test"):
-            assert f"| {name} | {metrics['loss']:.4f} | {metrics['accuracy']:.2%} |" in README
-    assert f"{test['errors']} errors in 10,000 test images" in README
-    assert f"{train['training_images']:,} training images" in README
-    assert f"from **{train['initial_weights']} weights**" in README
+    assert stale == [], "run `make docs`"
 
 
-def test_the_readme_gives_the_committed_benchmark():
-    from benchmarks.__main__ import table  # imports torch, which the other checks need not wait for
+def test_the_pictures_were_read_by_the_committed_model():
+    outs = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]["train"]["outs"]
+    (model,) = [out["md5"] for out in outs if out["path"] == "models/model.safetensors"]
 
-    results = read("benchmarks/results.json")
-
-    assert "\n".join(table(results)) in README
-    assert results["machine"] in README
+    assert read("benchmarks/pictures.json")["model_md5"] == model, "run `python -m benchmarks.pictures --photos 60`"
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "confusion_matrix", "mistakes", "reliability"])
-def test_the_readme_shows_the_committed_pictures(name):
+def test_the_pages_show_the_committed_pictures(name):
     picture = ROOT / f"metrics/report/{name}.png"
 
-    assert f"](metrics/report/{name}.png)" in README
+    assert any(f"metrics/report/{name}.png)" in page.read_text(encoding="utf-8") for page in documents())
     assert picture.stat().st_size < 150_000

@@ -22,6 +22,7 @@ for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="the full campaign of faults, and the tests marked slow")
+    parser.addoption("--write", action="store_true", help="write what the docs' commands print into the docs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,7 @@
-"""The daily recipes of the docs, walked through: a remote, a second clone, training elsewhere, a grid."""
+"""The daily recipes, and what they leave: a remote, a second clone, training elsewhere, a grid.
+
+`test_walk.py` types the commands of the docs; here the results are compared, byte by byte.
+"""
 
 import json
 import re

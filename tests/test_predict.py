@@ -63,7 +63,7 @@ def well_trained(trained_once, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shares(well_trained):
-    """What is right in % of each kind of picture, measured as the README's figures are."""
+    """What is right in % of each kind of picture, measured as the figures of docs/use.md are."""
     table = well_trained.run("python", "-m", "benchmarks.pictures", "--photos", "40").stdout
     rows = re.findall(r"^\| (.*?) \| [\d,]+ \| ([\d.]+)% \| [\d.]+% \|$", table, re.M)
     return {kind: float(share) for kind, share in rows}

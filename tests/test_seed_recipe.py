@@ -30,7 +30,8 @@ RANDOM = Manifest(
 
 def overrides() -> dict[str, object]:
     """The ``-S`` overrides of the documented command."""
-    (command,) = re.findall(r"dvc exp run -n seed-recipe ((?:.|\\\n)*?)\n```", (ROOT / "README.md").read_text())
+    page = (ROOT / "docs/parameters.md").read_text()
+    (command,) = re.findall(r"dvc exp run -n seed-recipe ((?:.|\\\n)*?)\n```", page)
     pairs = re.findall(r"-S (\w+)=(\S+)", command)
     return {key: yaml.safe_load(value) for key, value in pairs}
 

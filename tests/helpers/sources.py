@@ -1,6 +1,7 @@
 """What the sources say of themselves: which files import which, which parameters they read, how long they are."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from helpers.project import ROOT
 from src.pipeline.params import Params
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ERRORS = {"UserError", "SourceError", "Interrupted"}
 WITHOUT_EFFECT = {"checkpoint_minutes"}  # read by a stage, but no result depends on it
 
 
@@ -77,6 +79,18 @@ def main_length(file: str) -> int:
     """The number of lines of a file's ``main``."""
     (main,) = (node for node in nodes_of(file) if isinstance(node, ast.FunctionDef) and node.name == "main")
     return main.end_lineno - main.lineno + 1
+
+
+def messages_of_errors() -> list[str]:
+    """Of each message that a user may meet, by the classes of `ERRORS`, the first part that is always the same."""
+    nodes = [node for file in source_files() for node in nodes_of(file)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ERRORS]
+    messages = set()
+    for call in calls:
+        constants = [node.value for node in ast.walk(call.args[0]) if isinstance(node, ast.Constant)]
+        parts = [part.strip() for text in constants for part in re.split(r"[;:`(,]", str(text))]
+        messages |= set([part for part in parts if len(part) > 7][:1])
+    return sorted(messages)
 
 
 def nodes_of(file: str) -> list[ast.AST]:

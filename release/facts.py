@@ -1,0 +1,199 @@
+"""What the docs say of committed files: a function for each name that stands between their markers."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import yaml
+
+from src.pipeline.params import load_params
+from src.report.page import DATASETS, fell_back, table
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = "docs/demo.png"
+NOT_TIMED = "How long the training takes has not been measured yet."
+WEIGHTS = {"random": "random weights", "imagenet1k_v1": "torchvision's ImageNet weights"}
+
+
+def headline() -> str:
+    train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
+    weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
+    missing = fell_back(load_params(ROOT / "params.yaml"), train)
+    sentences = [
+        f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
+        f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
+        f"{train['training_images']:,} images of {DATASETS[train['dataset']]}, from {weights}.",
+        *["What was asked for could not be had where it ran."] * missing,
+    ]
+    return " ".join(sentences)
+
+
+def results() -> str:
+    measured = read("metrics/train/metrics.json") | read("metrics/evaluate/metrics.json")
+    rows = [
+        (name, f"{measured[name]['loss']:.4f}", f"{measured[name]['accuracy']:.2%}")
+        for name in ("train", "validation", "test")
+        if name in measured
+    ]
+    return table(("set", "mean loss per image", "accuracy"), rows)
+
+
+def calibration() -> str:
+    return f"{read('metrics/evaluate/metrics.json')['test']['calibration_error']:.2%}"
+
+
+def outliers() -> str:
+    measured = read("metrics/outliers/metrics.json")["outliers"]
+    return (
+        f"Of the committed run's test images, {measured['false_alarms']:.2%} are called unlike any digit. "
+        f"Of drawings of what is no digit, {measured['caught']:.1%} are, on average over their kinds."
+    )
+
+
+def export() -> str:
+    share = read("metrics/export/metrics.json")["onnx"]["same_predictions"]
+    return f"{share:.2%} of the test images get the class that PyTorch gives"
+
+
+def demo() -> str:
+    return f"![The page to draw on: a digit and what the model says of it]({DEMO})" if there(DEMO) else ""
+
+
+def disk() -> str:
+    return re.search(r"takes ([\d.]+ GB) in \.venv", text(".ci/setup"))[1]
+
+
+def duration() -> str:
+    """How long the defaults take, by `benchmarks.times`, where it has measured as many epochs as they are now."""
+    runs = read("benchmarks/times.json")["runs"] if there("benchmarks/times.json") else []
+    epochs = load_params(ROOT / "params.yaml").epochs
+    times = [
+        f"{run['seconds'] / 60:.0f} min with {run['precision']} ({run['processor']}, {run['threads']} threads)"
+        for run in runs
+        if run["epochs"] == epochs
+    ]
+    return f"The training took {', '.join(times)}." if times else NOT_TIMED
+
+
+def last_lines() -> str:
+    """What ``make repro`` ends with, by the command itself."""
+    return f"```text\n{run(sys.executable, '-m', 'src.report.summary').strip()}\n```"
+
+
+def graph() -> str:
+    return f"```mermaid\n{run(sys.executable, '-m', 'dvc', 'dag', '--mermaid').strip()}\n```"
+
+
+def stages() -> str:
+    rows = []
+    for name, stage in yaml.safe_load(text("dvc.yaml"))["stages"].items():
+        folder = f"src/{name}" if (ROOT / "src" / name).is_dir() else f"src/{name}.py"
+        outs = [out if isinstance(out, dict) else {out: {}} for out in stage.get("outs", [])]
+        kept = {path: (settings or {}).get("cache", True) for out in outs for path, settings in out.items()}
+        kept |= {path: False for kind in ("metrics", "plots") for out in stage.get(kind, []) for path in out}
+        cached = [f"`{path}`" for path, cache in kept.items() if cache]
+        in_git = [f"`{path}`" for path, cache in kept.items() if not cache]
+        link = f"[`{folder}`](../{folder})"
+        rows.append((f"`{name}`", stage["desc"], link, ", ".join(cached) or "-", ", ".join(in_git) or "-"))
+    return table(("stage", "what it makes", "source", "in DVC's cache", "in Git"), rows)
+
+
+def parameters() -> str:
+    """Tables of params.yaml: its sections, defaults and comments, and the stages that depend on each."""
+    stages = yaml.safe_load(text("dvc.yaml"))["stages"]
+    lines = []
+    for line in text("params.yaml").splitlines()[1:]:
+        if section := re.fullmatch(r"# (.+)", line):
+            header = table(("parameter", "default", "what it is", "stages that depend on it"), [])
+            lines += ["", f"### {section[1]}", "", header]
+        elif found := re.fullmatch(r"(\w+): (.+?) +# (.+)", line):
+            name, default, meaning = found.groups()
+            read_by = [
+                f"`{stage}`" for stage, of in stages.items() if name in of["params"] or f"${{{name}}}" in of["cmd"]
+            ]
+            lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(read_by) or '-'} |")
+    return "\n".join(lines[1:])
+
+
+def benchmark() -> str:
+    from benchmarks.__main__ import table as rows_of  # imports torch, which the other facts need not wait for
+
+    measured = read("benchmarks/results.json")
+    return "\n".join([f"Measured on: {measured['machine']}.", "", *rows_of(measured)])
+
+
+def sweep() -> str:
+    from benchmarks.sweep import table as rows_of
+
+    return "\n".join(rows_of(read("benchmarks/sweep.json")["runs"]))
+
+
+def seeds() -> str:
+    from benchmarks.seeds import table as rows_of
+
+    if not there("benchmarks/seeds.json"):
+        return "No run over several seeds is committed yet."
+    measured = read("benchmarks/seeds.json")
+    picture = "![Test accuracy of each seed as a dot, and the mean of each recipe](../benchmarks/seeds.png)"
+    shown = ["", picture] if there("benchmarks/seeds.png") else []
+    return "\n".join([f"Measured on: {measured['machine']}.", "", *rows_of(measured["runs"]), *shown])
+
+
+def pictures() -> str:
+    from benchmarks.pictures import table as rows_of
+
+    return "\n".join(rows_of(read("benchmarks/pictures.json")))
+
+
+def formats() -> str:
+    from src.predict.picture import FORMATS
+
+    *names, last = FORMATS
+    return f"{', '.join(names)} and {last}"
+
+
+def onnx_size() -> str:
+    stage = yaml.safe_load(text("dvc.lock"))["stages"]["export"]
+    return f"{next(out['size'] for out in stage['outs'] if out['path'] == 'models/model.onnx') / 1e6:.0f} MB"
+
+
+def citation() -> str:
+    cited = yaml.safe_load(text("CITATION.cff"))
+    authors = ", ".join(author["name"] for author in cited["authors"])
+    return (
+        f"{authors}. *{cited['title']}*. [`CITATION.cff`](CITATION.cff) has the fields, and the papers to cite with it."
+    )
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def read(name: str) -> dict:
+    return json.loads(text(name))
+
+
+def there(name: str) -> bool:
+    return (ROOT / name).exists()
+
+
+def run(*command: str) -> str:
+    someone = {"GIT_COMMITTER_NAME": "Someone", "GIT_COMMITTER_EMAIL": "someone@example.com"}  # so all print the same
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | someone, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def names(functions: Iterable[Callable[[], str]]) -> dict[str, Callable[[], str]]:
+    return {function.__name__.replace("_", "-"): function for function in functions}
+
+
+FACTS = names(
+    (
+        headline, results, calibration, outliers, export, demo, disk, duration, last_lines, graph, stages, parameters,
+        benchmark, sweep, seeds, pictures, formats, onnx_size, citation,
+    )
+)  # fmt: skip

@@ -1,0 +1,73 @@
+"""What `make docs` says of committed files, of another run than the committed one."""
+
+import json
+
+import pytest
+from helpers.pictures import drawing
+
+from release import facts
+from release.docs import fill
+
+
+@pytest.fixture
+def other_run(trained_once, tmp_path, monkeypatch):
+    """A clone with a run on the sample, in the place of this project."""
+    project = trained_once.copy(tmp_path)
+    monkeypatch.setattr(facts, "ROOT", project.path)
+    return project
+
+
+def test_the_headline_names_data_weights_and_errors_of_that_run(other_run):
+    test = json.loads(other_run.read("metrics/evaluate/metrics.json"))["test"]
+
+    headline = facts.headline()
+
+    assert f"{test['errors']:,} errors in 1,000 images" in headline
+    assert "1 epoch on 3,800 images of a sample of 5,000 MNIST digits, from random weights." in headline
+    assert "could not be had" not in headline
+
+
+def test_the_headline_says_so_where_the_weights_could_not_be_had(other_run):
+    other_run.set_params(weights="imagenet")
+
+    assert "What was asked for could not be had" in facts.headline()
+
+
+def test_the_results_are_those_of_the_report(other_run):
+    assert facts.results() in other_run.read("metrics/report.md")
+
+
+def test_a_picture_and_a_table_appear_once_their_files_are_there(other_run):
+    run = {"recipe": "default", "overrides": {}, "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60}
+    before = facts.demo(), facts.seeds()
+    drawing().save(other_run.path / "docs/demo.png")
+    (other_run.path / "benchmarks/seeds.json").write_text(json.dumps({"machine": "a laptop", "runs": [run]}))
+
+    page = fill("<!-- demo -->\n<!-- /demo -->\n<!-- seeds -->\n<!-- /seeds -->\n")
+
+    assert before == ("", "No run over several seeds is committed yet.")
+    assert "](docs/demo.png)\n" in page
+    assert "Measured on: a laptop." in page
+    assert "| default | random | 90.000% |" in page
+
+
+def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
+    run = {"processor": "a laptop", "precision": "float32", "threads": 2, "epochs": 1, "seconds": 120}
+    times = other_run.path / "benchmarks/times.json"
+    times.write_text(json.dumps({"runs": [run]}))
+    now = facts.duration()
+    times.write_text(json.dumps({"runs": [run | {"epochs": 7}]}))
+
+    assert now == "The training took 2 min with float32 (a laptop, 2 threads)."
+    assert facts.duration() == facts.NOT_TIMED
+
+
+@pytest.mark.slow
+def test_the_training_is_timed_and_a_second_measurement_takes_the_place_of_the_first(other_run):
+    runs = []
+    for _ in range(2):
+        other_run.run("python", "-m", "benchmarks.times")
+        runs.append(json.loads(other_run.read("benchmarks/times.json"))["runs"])
+
+    assert [run["precision"] for run in runs[0]] == [run["precision"] for run in runs[1]]
+    assert facts.duration().startswith("The training took 0 min with")
