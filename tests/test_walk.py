@@ -1,7 +1,7 @@
 """The commands in README.md and docs/, typed as they stand: they print what the pages show."""
 
 import pytest
-from helpers.documents import DOCUMENTS, Step, blocks_of, brought_up_to_date, replace_block
+from helpers.documents import DOCUMENTS, Step, blocks_of, brought_up_to_date, read, replace_block
 from helpers.pictures import drawing
 from helpers.project import needs_posix
 from helpers.terminal import Terminal
@@ -46,6 +46,11 @@ def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(docu
             if request.config.getoption("--write"):
                 content = "".join(f"$ {step.command}\n" + "".join(f"{line}\n" for line in step.shown) for step in now)
                 replace_block(document, block, content)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_console_block_is_walked_or_says_why_not(document):
+    assert len(blocks_of(document)) == read(document).count("```console\n")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.place for block in BLOCKS])

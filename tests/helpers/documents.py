@@ -11,10 +11,10 @@ from typing import NamedTuple
 from helpers.project import ROOT
 
 DOCUMENTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(?:<!-- not run: (.+) -->\n)?```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n)?```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-FIGURE = re.compile(r"-?\b[0-9a-f]{7}\b|-?\d[\d.,]*(?:e-\d+)?| +|──+|…")
+FIGURE = re.compile(r"-?\b[0-9a-f]{7}\b|-?\d[\d.,]*(?:e-\d+)?| +|──+|\b[AP]M\b|…")
 
 
 class Step(NamedTuple):
@@ -110,6 +110,8 @@ def _pattern_of(part: str) -> str:
         return " +"
     if part.startswith("─"):
         return "─+"
+    if part in ("AM", "PM"):
+        return "[AP]M"
     return r"[0-9a-f]{7}" if re.fullmatch(r"[0-9a-f]{7}", part) else r"-?\d[\d.,]*(?:e-\d+)?"
 
 
