@@ -38,7 +38,8 @@ def main() -> None:
     arguments = parse_arguments()
     if find_spec("gradio") is None:
         raise UserError("Gradio is not installed; run `make demo`, or `pip install -r requirements-demo.txt`")
-    classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=0))
+    # One image at a time gains nothing from a second thread, which waits for the first by spinning.
+    classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=1))
     with bind(arguments.port) as listener:
         serve(build_page(PageReader(classifier)), listener)
 

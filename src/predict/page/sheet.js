@@ -1,6 +1,6 @@
 // The sheet: what is drawn, dropped, pasted, chosen or photographed goes to the server as a data URL.
 const LARGEST = 100e6; // bytes of a file: three times those of a phone's largest photo
-const PEN = 22, STEP = 8; // pixels of the canvas
+const PEN = 18, STEP = 6; // pixels of the canvas
 const [sheet, camera, file, shoot, noCamera, message] =
   ["sheet", "camera", "file", "shoot", "no-camera", "sheet-message"].map(id => element.querySelector("#" + id));
 const context = sheet.getContext("2d");
@@ -34,7 +34,7 @@ function line(from, to) {
   Object.assign(context, {lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "black"});
   context.beginPath();
   context.moveTo(from.x, from.y);
-  context.lineTo(to.x, to.y);
+  context.lineTo(to.x + 0.01, to.y); // a line without length would be no dot
   context.stroke();
   sendDrawing();
 }

@@ -51,9 +51,7 @@ class Tab:
 
     def open(self, address: str, *, width: int = 1200, height: int = 900, mobile: bool = False) -> None:
         """Open a page in a window of this size."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.call("Page.navigate", url=address)
 
     def evaluate(self, script: str) -> Any:
@@ -105,9 +103,7 @@ class Tab:
     def accessible(self) -> list[tuple[str, str]]:
         """What a screen reader is told of: (role, name) of each node, in order."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
-        return [
-            (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]
-        ]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
 
     def _receive(self) -> dict:
         while b"\0" not in self._rest:
