@@ -4,8 +4,9 @@ TORCH ?=
 # By path: the make that macOS ships does not look for programs in an exported PATH. The stages do, hence both.
 BIN := .venv/bin
 RUN = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro lint test test-all release-check docs walk lock bench seeds requirements setup setup-dev
+.PHONY: help repro demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -15,6 +16,9 @@ repro: setup  ## set up, then run the workflow: download, train, evaluate, repor
 	@$(RUN) src.pipeline.params
 	$(RUN) dvc repro
 	@$(RUN) src.report.summary
+
+demo: setup-demo  ## set up, then serve a page to draw digits on, for a model that `make repro` has made
+	@$(RUN) src.predict.demo
 
 lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) ruff format --check
@@ -51,14 +55,15 @@ seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --wei
 	$(RUN) benchmarks.seeds $(SEEDS)
 
 requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python
-	UV_CUSTOM_COMPILE_COMMAND="make requirements" \
-	  $(RUN) uv pip compile --quiet --universal --python-version 3.11 requirements.in -o requirements.txt
-	UV_CUSTOM_COMPILE_COMMAND="make requirements" \
-	  $(RUN) uv pip compile --quiet --universal --python-version 3.11 -c requirements.txt requirements-dev.in \
-	  -o requirements-dev.txt
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) -c requirements.txt requirements-demo.in -o requirements-demo.txt
+	$(COMPILE) -c requirements-demo.txt requirements-dev.in -o requirements-dev.txt
 
 setup:  ## make or mend .venv with what the workflow needs
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements.txt
+
+setup-demo:  ## the same with what the page needs
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-demo.txt
 
 setup-dev:  ## the same with what the tests and the linters need
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-dev.txt
