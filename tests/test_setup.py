@@ -41,12 +41,12 @@ def named_as_direct(name: str) -> set[str]:
 @pytest.fixture
 def bare(project: Project) -> Project:
     """A clone whose requirements are empty, so that setting up takes seconds."""
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt"):
         (project.path / name).write_text("# nothing\n")
     return project
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-demo", "requirements-dev"])
 def test_the_compiled_requirements_are_those_of_their_source(name):
     direct = direct_dependencies(f"{name}.in")
     pins = compiled(f"{name}.txt")
@@ -57,10 +57,12 @@ def test_the_compiled_requirements_are_those_of_their_source(name):
     assert named_as_direct(f"{name}.txt") == set(direct), "run `make requirements`"
 
 
-def test_both_compiled_files_pin_the_same_versions():
-    workflow, development = compiled("requirements.txt"), compiled("requirements-dev.txt")
+@pytest.mark.parametrize("larger", ["requirements-demo", "requirements-dev"])
+@pytest.mark.parametrize("smaller", ["requirements", "requirements-demo"])
+def test_the_compiled_files_pin_the_same_versions(smaller, larger):
+    some, more = compiled(f"{smaller}.txt"), compiled(f"{larger}.txt")
 
-    assert {package: development.get(package) for package in workflow} == workflow
+    assert {package: more.get(package) for package in some} == some
 
 
 def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 HOME = Path(__file__).parents[2]  # the project's folder, whichever is the current one
 PAGE = Path(__file__).with_name("page")
 LOOPBACK, PORT, TRIES, LAST_PORT = "127.0.0.1", 7860, 100, 65535
-FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the browser's own: Gradio's come from the web
 
 
 @exit_on_user_error
@@ -82,7 +81,6 @@ def serve(page: "Blocks", listener: socket.socket) -> None:
     import gradio
     import uvicorn
 
-    sans, mono = FONTS
     app = gradio.mount_gradio_app(
         fastapi.FastAPI(),
         page,
@@ -95,7 +93,6 @@ def serve(page: "Blocks", listener: socket.socket) -> None:
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        theme=gradio.themes.Default(font=sans, font_mono=mono),
         css=(PAGE / "page.css").read_text(encoding="utf-8"),
     )
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
