@@ -20,7 +20,6 @@ STROKE = 0.22  # of the picture's shorter side: what is wider is no stroke
 MIN_CONTRAST = 10  # grey levels of 255 between ink and ground
 NOISE = 5  # standard deviations of the picture's noise above which a pixel may be ink
 PHOTO = 64  # pixels: what is smaller is a drawing, without noise
-CLEAN = 1  # grey level: the least that noise may reach; where it reaches no more, the picture is a drawing
 FAINT = 0.05  # of the ink's level: what is fainter is ground
 RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
@@ -29,7 +28,7 @@ SIDE_LONG = 0.6  # of an edge: what takes more of it is a desk or a shadow, unle
 CONTACT = 0.25  # of an edge: a stroke that reaches it touches less of it, a shadow or a desk more
 BOX_AREA = 0.02  # of the picture: what is smaller is no box with a digit in it
 # How much more a guess must look like a digit than another, in units of the outlier head's score.
-DRAWN, FREE, AT_EDGE, STROKES, WIDE = -6.0, -3.0, -1.5, 1.0, 5.0
+FREE, AT_EDGE, STROKES, WIDE = -3.0, -1.5, 1.0, 5.0
 TURNED, RECTANGULAR = 20, 0.88  # degrees either way; of the rectangle round it, what a box fills at least
 GAP = 3  # pixels: how far a box's line may be broken
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
@@ -76,7 +75,7 @@ def guess_ground(grey: np.ndarray) -> Guess | None:
     if not max(at_edges):
         return Guess(ink, FREE, None if wide else dark)  # a sheet is wide, and what is written on it not of its kind
     if cut_out:
-        return Guess(ink, DRAWN, dark) if floor <= CLEAN else Guess(ink, FREE)
+        return Guess(ink, FREE)
     return Guess(ink, WIDE if wide or max(at_edges) > CONTACT else AT_EDGE)
 
 
@@ -109,9 +108,9 @@ def guess_strokes(grey: np.ndarray, dark: bool | None = None) -> Iterator[Guess]
 def _noise_floor(grey: np.ndarray) -> float:
     """The height that noise does not reach, in grey levels."""
     if min(grey.shape) < PHOTO:
-        return CLEAN
+        return 1
     deviation = 1.48 * float(np.median(np.abs(grey - ndimage.uniform_filter(grey, 5))))
-    return max(NOISE * deviation, CLEAN)
+    return max(NOISE * deviation, 1)
 
 
 def _without_edge(relief: np.ndarray, area: np.ndarray) -> np.ndarray:
