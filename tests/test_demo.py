@@ -101,6 +101,21 @@ def test_a_drawing_is_answered_as_predict_answers_it(tab, classifier, strokes):
     assert tab.errors == []
 
 
+@pytest.mark.slow
+def test_a_well_trained_model_reads_a_drawn_1_and_0(trained_once, browser, tmp_path):
+    if reason := needs_gradio():
+        pytest.skip(reason)
+    project = trained_once.copy(tmp_path / "project")
+    project.set_params(epochs=5)
+    project.run("dvc", "repro")
+
+    with served_page(project, tmp_path / "errors") as page:
+        for strokes, digit in ((ONE, 1), (ZERO, 0)):
+            open_page(browser, page)
+            browser.draw("#sheet", strokes)
+            browser.wait_for(f"/^{digit}, (100|[5-9])/.test({ANSWER})")
+
+
 def test_a_chosen_picture_stands_beside_what_the_network_saw(tab, tmp_path):
     (tmp_path / "5.heic").write_bytes(encoded(drawing(300), "HEIF"))
 

@@ -87,6 +87,7 @@ def content_of(url: str) -> bytes:
 def open_page(tab: Tab, page: ServedPage, **window: object) -> None:
     """Open the page anew, and wait until it is there."""
     tab.errors.clear()
+    tab.requests.clear()
     tab.open("about:blank")
     tab.open(page.address, **window)
     tab.wait_for(READY)
