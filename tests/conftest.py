@@ -6,11 +6,13 @@ No test touches the repository that the tests are run from, its workspace or its
 import collections
 import json
 import os
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from helpers.project import Project, make_project
 
 TAKES_LONG = "takes long: part of `make test-all`"
@@ -18,6 +20,8 @@ TRIES = collections.Counter()  # what was tried how often, for the table at the 
 
 for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS"))]:
     del os.environ[variable]  # a Git hook names the user's own repository in them
+# Two workers share the cores: a thread that waits should sleep. Where it spins, they take five times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +34,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(TAKES_LONG))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist's
+        session.config.workeroutput["tries"] = dict(TRIES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    TRIES.update(getattr(node, "workeroutput", {}).get("tries", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -79,13 +93,27 @@ def project(tmp_path: Path) -> Project:
     return make_project(tmp_path)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Project:
+    """A project that the first of pytest-xdist's workers makes, while the others that want it wait."""
+    folder = factory.getbasetemp()
+    file = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.pickle"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            file.write_bytes(pickle.dumps(make(factory.mktemp(name))))
+    return pickle.loads(file.read_bytes())
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone where ``dvc repro`` has run on the sample. Read it only; `trained` is for changing."""
-    project = make_project(tmp_path_factory.mktemp("trained"))
-    project.repro = project.run("dvc", "repro")
-    project.commit("first run")
-    return project
+
+    def make(path: Path) -> Project:
+        project = make_project(path)
+        project.repro = project.run("dvc", "repro")
+        project.commit("first run")
+        return project
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture
@@ -102,17 +130,21 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
         output: what ``dvc exp run`` printed.
         watched: what ``dvc metrics show --json`` gave after the first epoch's end, while the run went on.
     """
-    project = trained_once.copy(tmp_path_factory.mktemp("longer"))
-    lines = []
-    with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2") as process:
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("epoch 1/2"):
-                project.watched = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
-                project.still_running = process.poll() is None
-    project.output = "".join(lines)
-    assert process.returncode == 0, project.output
-    return project
+
+    def make(path: Path) -> Project:
+        project = trained_once.copy(path)
+        lines = []
+        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2") as process:
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("epoch 1/2"):
+                    project.watched = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+                    project.still_running = process.poll() is None
+        project.output = "".join(lines)
+        assert process.returncode == 0, project.output
+        return project
+
+    return made_once(tmp_path_factory, "longer", make)
 
 
 @pytest.fixture

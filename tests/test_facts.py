@@ -39,6 +39,8 @@ def test_the_results_are_those_of_the_report(other_run):
 
 def test_a_picture_and_a_table_appear_once_their_files_are_there(other_run):
     run = {"recipe": "default", "overrides": {}, "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60}
+    for file in ("docs/demo.png", "benchmarks/seeds.json"):
+        (other_run.path / file).unlink(missing_ok=True)
     before = facts.demo(), facts.seeds()
     drawing().save(other_run.path / "docs/demo.png")
     (other_run.path / "benchmarks/seeds.json").write_text(json.dumps({"machine": "a laptop", "runs": [run]}))
