@@ -28,11 +28,11 @@ lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github
 
-test: setup-dev  ## set up, then run the tests
-	$(RUN) pytest
+test: setup-dev  ## set up, then run the tests, two at a time
+	$(RUN) pytest -n 2 --dist loadfile
 
 test-all: setup-dev  ## the same with the full campaign of faults
-	$(RUN) pytest --all
+	$(RUN) pytest --all -n 2 --dist loadfile
 
 release-check: setup-dev  ## check that what is committed agrees with itself
 	$(RUN) pytest -q release
