@@ -4,6 +4,8 @@ Source of the settings: https://github.com/pytorch/examples/tree/main/mnist (two
 with a factor of 0.7 an epoch, batches of 64). Run as a script, it prints the test accuracy after each epoch.
 """
 
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,7 +28,7 @@ def build() -> nn.Module:
 
 def main() -> None:
     manifest = load_manifest()
-    torch.manual_seed(1)
+    torch.manual_seed(int(sys.argv[1]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train = DataLoader(Digits(load_training_images(manifest), SIDE), batch_size=64, shuffle=True)
     test = DataLoader(Digits(load_test_images(manifest), SIDE), batch_size=1000)

@@ -68,15 +68,14 @@ def disk() -> str:
 
 
 def duration() -> str:
-    """How long the defaults take, by `benchmarks.times`, where it has measured as many epochs as they are now."""
-    runs = read("benchmarks/times.json")["runs"] if there("benchmarks/times.json") else []
+    """How long the defaults take, by the benchmark, where it has trained for as many epochs as they are now."""
     epochs = load_params(ROOT / "params.yaml").epochs
     times = [
-        f"{run['seconds'] / 60:.0f} min with {run['precision']} ({run['processor']}, {run['threads']} threads)"
-        for run in runs
-        if run["epochs"] == epochs
+        f"{measured['defaults']['seconds in all'] / 60:.0f} min on {machine}"
+        for machine, measured in read("benchmarks/results.json")["columns"].items()
+        if measured.get("defaults", {}).get("epochs") == epochs
     ]
-    return f"The training took {', '.join(times)}." if times else NOT_TIMED
+    return f"The training took {'; '.join(times)}." if times else NOT_TIMED
 
 
 def last_lines() -> str:
@@ -122,8 +121,7 @@ def parameters() -> str:
 def benchmark() -> str:
     from benchmarks.__main__ import table as rows_of  # imports torch, which the other facts need not wait for
 
-    measured = read("benchmarks/results.json")
-    return "\n".join([f"Measured on: {measured['machine']}.", "", *rows_of(measured)])
+    return "\n".join(rows_of(read("benchmarks/results.json")["columns"]))
 
 
 def sweep() -> str:

@@ -54,22 +54,12 @@ def test_a_picture_and_a_table_appear_once_their_files_are_there(other_run):
 
 
 def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
-    run = {"processor": "a laptop", "precision": "float32", "threads": 2, "epochs": 1, "seconds": 120}
-    times = other_run.path / "benchmarks/times.json"
-    times.write_text(json.dumps({"runs": [run]}))
+    file, columns = other_run.path / "benchmarks/results.json", {"a laptop": {"defaults": {"epochs": 1}}}
+    columns["a laptop"]["defaults"]["seconds in all"] = 120.0
+    file.write_text(json.dumps({"columns": columns}))
     now = facts.duration()
-    times.write_text(json.dumps({"runs": [run | {"epochs": 7}]}))
+    columns["a laptop"]["defaults"]["epochs"] = 7
+    file.write_text(json.dumps({"columns": columns}))
 
-    assert now == "The training took 2 min with float32 (a laptop, 2 threads)."
+    assert now == "The training took 2 min on a laptop."
     assert facts.duration() == facts.NOT_TIMED
-
-
-@pytest.mark.slow
-def test_the_training_is_timed_and_a_second_measurement_takes_the_place_of_the_first(other_run):
-    runs = []
-    for _ in range(2):
-        other_run.run("python", "-m", "benchmarks.times")
-        runs.append(json.loads(other_run.read("benchmarks/times.json"))["runs"])
-
-    assert [run["precision"] for run in runs[0]] == [run["precision"] for run in runs[1]]
-    assert facts.duration().startswith("The training took 0 min with")

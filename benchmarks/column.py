@@ -1,0 +1,73 @@
+"""One column of the benchmark: what is measured with one set of instructions, written as it comes.
+
+usage: python -m benchmarks.column [--precision fp32] [--only GROUP ...] [--weights WEIGHTS ...]
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import processor_name
+from benchmarks.rates import measure_rates
+from benchmarks.to_accuracy import measure_times
+from benchmarks.workflow import measure_set_up, measure_workflow
+from src.mnist.manifest import load_manifest
+from src.pipeline.errors import exit_on_user_error
+from src.pipeline.files import write_json
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import load_params
+
+RESULTS_FILE = Path("benchmarks/results.json")
+GROUPS = ("rates", "times", "workflow", "set-up")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that the whole benchmark takes as well."""
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument(
+        "--weights", nargs="+", help="what training starts from, a FILE or random; the peers take the first"
+    )
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.column", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--precision", default=load_params().precision)
+    arguments = parser.parse_args()
+    params = load_params().model_copy(update={"precision": arguments.precision})
+    machine = set_up_machine(params.device, params.precision, params.threads)
+    name = f"{processor_name()}, {machine}, torch {torch.__version__}"
+    for title, rows in measure(params.precision, arguments.only, arguments.weights):
+        results = load_results()
+        results["columns"].setdefault(name, {})[title] = rows
+        write_json(RESULTS_FILE, results)
+        print(f"bench: {title}, on {name}", flush=True)
+
+
+def measure(precision: str, only: Sequence[str], weights: list[str] | None) -> Iterator[tuple[str, dict]]:
+    """Measure the groups that are wanted; yield each table's title and rows as they are done."""
+    manifest, params = load_manifest(), load_params().model_copy(update={"precision": precision})
+    common = {"precision": precision}
+    starts = weights or list(dict.fromkeys([params.weights if manifest.weights_file else "random", "random"]))
+    times = measure_times(common, starts) if manifest.dataset == "mnist" else ()  # the sample is too small for it
+    groups = {
+        "rates": measure_rates(params, manifest),
+        "times": times,
+        "workflow": measure_workflow(common),
+        "set-up": measure_set_up(),
+    }
+    return chain.from_iterable(groups[group] for group in only)
+
+
+def load_results() -> dict[str, dict]:
+    """Read what was measured so far, here or on another machine."""
+    return json.loads(RESULTS_FILE.read_text(encoding="utf-8")) if RESULTS_FILE.exists() else {"columns": {}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Commands in a copy of the project, timed: what it holds now, with other parameters, in a folder that goes away."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from src.pipeline.params import PARAMS_FILE
+
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONUNBUFFERED": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    **{f"GIT_{who}_{what}": "bench@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+@contextmanager
+def project_copy(overrides: Mapping[str, object]) -> Iterator[Path]:
+    """Copy the project, its data included, with one commit and no results; have the weights that it asks for there."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, check=True)
+        for name in listed.stdout.decode().split("\0"):
+            if Path(name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(name, root / name)
+        shutil.copytree("data", root / "data", dirs_exist_ok=True)
+        params = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
+        with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
+            YAML().dump(params | {"offline_fallback": False} | dict(overrides), file)
+        (root / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n", encoding="utf-8")
+        for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-q", "-m", "start"]):
+            subprocess.run(command, cwd=root, check=True, env=ENVIRONMENT)
+        subprocess.run(
+            [sys.executable, "-m", "src.download"], cwd=root, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+        )
+        yield root
+
+
+def run(root: Path, *command: str) -> Iterator[tuple[float, str]]:
+    """Run a command; yield its lines with the seconds since its start; kill it where nobody wants more of them.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout or ():
+                yield time.perf_counter() - start, line
+        except GeneratorExit:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def run_module(root: Path, module: Sequence[str]) -> Iterator[tuple[float, str]]:
+    """The same with ``python -m``."""
+    return run(root, sys.executable, "-m", *module)

@@ -1,0 +1,103 @@
+"""The benchmark: how its rows are made of what was measured, and that it runs on a machine without the full MNIST."""
+
+import json
+
+import pytest
+import torch
+from helpers.project import quick_params
+
+from benchmarks import __main__ as bench
+from benchmarks import fine_tuning, rates
+from benchmarks.to_accuracy import EPOCH, first_time, with_ratios
+from src.mnist.images import Images
+from src.mnist.manifest import Manifest
+from src.pipeline.machine import set_up_machine
+
+
+def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():
+    lines = [
+        (1.0, "train: 57,000 images\n"),
+        (5.0, "epoch 1/2: train loss 0.1 accuracy 99.50%, test loss 0.04 accuracy 98.99% (900 images/s, 60 s)\n"),
+        (9.0, "epoch 2/2: train loss 0.1 accuracy 98.00%, test loss 0.04 accuracy 99.00% (900 images/s, 60 s)\n"),
+    ]
+
+    assert first_time(0.99, lines) == 9.0
+    assert first_time(0.995, lines) is None
+
+
+def test_the_peers_lines_are_read_as_well():
+    assert EPOCH.search("epoch 3: test accuracy 99.05%")[1] == "99.05"
+
+
+def test_a_seed_that_misses_counts_as_one_that_takes_for_ever():
+    seconds = {
+        "fastest recipe from random": [10.0, None, 12.0, 11.0, 30.0],
+        "PyTorch's mnist example": [None, 100.0, None],
+        "plain fine-tuning loop": [40.0, 50.0, 60.0],
+    }
+
+    rows = with_ratios(seconds)
+
+    assert rows["fastest recipe from random, median"] == 12.0
+    assert rows["PyTorch's mnist example, median"] is None
+    assert rows["fastest recipe from random against the plain fine-tuning loop"] == 12 / 50
+
+
+def test_the_table_has_a_column_for_each_machine_and_a_row_for_each_figure():
+    columns = {"a laptop": {"set-up": {"seconds": 63.5}}, "a server": {"set-up": {"seconds": None, "MiB": [1, 2]}}}
+
+    assert bench.table(columns) == [
+        "| what | a laptop | a server |",
+        "|---|---|---|",
+        "| set-up: seconds | 63.50 | not reached |",
+        "| set-up: MiB | - | 1, 2 |",
+    ]
+
+
+def test_the_machine_is_masked_where_it_has_more_than_avx2(monkeypatch):
+    monkeypatch.setattr(bench, "load_params", lambda: quick_params(precision="fp32"))
+    more = {}
+    for capability in ("DEFAULT", "AVX2", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)  # noqa: B023
+        more[capability] = bench.has_more_than_avx2()
+
+    assert more == {"DEFAULT": False, "AVX2": False, "AVX512": True}
+
+
+def test_the_plain_loop_starts_from_the_weights_that_the_manifest_names(tmp_path):
+    file = tmp_path / "own.pth"
+    given = {"layer1.0.bn1.weight": torch.full((64,), 3.0)}
+    torch.save(fine_tuning.resnet18().state_dict() | given, file)
+    manifest = Manifest(
+        dataset="mnist", training_images=1, test_images=1, initial_weights="own.pth", weights_file=file, sha256={}
+    )
+
+    model = fine_tuning.build(manifest)
+
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert torch.equal(model.layer1[0].bn1.weight.detach(), given["layer1.0.bn1.weight"])
+
+
+def test_rates_are_measured_of_our_training_and_the_tutorials(digits):
+    images, labels = digits
+    data = Images(torch.from_numpy(images[:300]), torch.from_numpy(labels[:300]))
+    params = quick_params(precision="fp32", batch_size=32)
+    steps = rates.training_steps(params, data, set_up_machine("cpu", "fp32", 0))
+
+    measured = rates.images_per_second({"ours": steps}, steps=1, rounds=2)
+
+    assert measured["ours, images/s"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_on_the_sample_and_keeps_what_another_machine_measured(trained):
+    file = trained.path / "benchmarks/results.json"
+    file.write_text(json.dumps({"columns": {"another": {"set-up": {"seconds": 1.0}}}}))
+
+    trained.run("python", "-m", "benchmarks", "--only", "rates", "times", "workflow")
+
+    another, ours, *_ = json.loads(file.read_text())["columns"].values()
+    assert another == {"set-up": {"seconds": 1.0}}
+    assert ours["inference"]["best batch, images/s"] > 0
+    assert ours["dvc repro, seconds"]["with nothing to do"] < ours["dvc repro, seconds"]["all but the training"]
+    assert "seconds to 99%" not in ours  # the sample is too small for it
