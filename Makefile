@@ -46,12 +46,13 @@ walk: setup-dev  ## run the commands in README.md and docs/, and write what they
 lock: setup  ## bring dvc.lock up to date where no result can have changed
 	$(RUN) release.lock
 
-bench: setup  ## measure: one table, the same figures in benchmarks/results.json
+BENCH ?=
+bench: setup  ## measure: one table, the same figures in benchmarks/results.json; BENCH="--weights FILE random"
 	$(RUN) dvc repro download
-	$(RUN) benchmarks
+	$(RUN) benchmarks $(BENCH)
 
 SEEDS ?=
-seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --weights random FILE --seeds 0 1"
+seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --weights random FILE --seeds 1 2"
 	$(RUN) benchmarks.seeds $(SEEDS)
 
 requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python

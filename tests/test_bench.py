@@ -90,6 +90,21 @@ def test_rates_are_measured_of_our_training_and_the_tutorials(digits):
 
 
 @pytest.mark.slow
+def test_a_sweep_writes_each_recipe_down_and_runs_none_twice(trained):
+    file = trained.path / "benchmarks/sweep.json"
+    file.unlink(missing_ok=True)
+    tables = []
+    for recipes in (["epochs=0.1"], ["epochs=0.1", "epochs=0.2,augment=false"]):
+        tables.append(trained.run("python", "-m", "benchmarks.sweep", *recipes).stdout)
+
+    first, second = json.loads(file.read_text())["runs"]
+    assert first["overrides"] == {"epochs": 0.1}
+    assert second["overrides"] == {"epochs": 0.2, "augment": False}
+    assert first["accuracy"][-1] * 667 == pytest.approx(round(first["accuracy"][-1] * 667))  # a sixth of 4,000
+    assert "| `epochs=0.2`, `augment=False` | random | 0 |" in tables[1]
+
+
+@pytest.mark.slow
 def test_the_benchmark_runs_on_the_sample_and_keeps_what_another_machine_measured(trained):
     file = trained.path / "benchmarks/results.json"
     file.write_text(json.dumps({"columns": {"another": {"set-up": {"seconds": 1.0}}}}))
