@@ -36,7 +36,6 @@ def project_copy(overrides: Mapping[str, object]) -> Iterator[Path]:
         params = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
         with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
             YAML().dump(params | {"offline_fallback": False} | dict(overrides), file)
-        (root / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n", encoding="utf-8")
         for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-q", "-m", "start"]):
             subprocess.run(command, cwd=root, check=True, env=ENVIRONMENT)
         subprocess.run(
