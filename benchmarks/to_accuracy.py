@@ -21,6 +21,8 @@ EPOCH = re.compile(r"^epoch.* test (?:loss [\d.]+ )?accuracy ([\d.]+)%")
 def measure_times(common: Mapping[str, object], weights: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
     """Time the fastest recipes and what else a user might run, in turns; then one whole training with the defaults.
 
+    Yields each group of rows with its title, the first one again after each seed.
+
     Args:
         common: parameters of all runs.
         weights: what the fastest recipe starts from; the peers and the defaults start from the first of them.
@@ -35,7 +37,7 @@ def measure_times(common: Mapping[str, object], weights: list[str]) -> Iterator[
             with project_copy(common | {"weights": weights[0]}) as root:
                 reached = first_time(GOALS[0], run_module(root, [*command, str(seed)]))
             seconds.setdefault(name, []).append(reached)
-    yield "seconds to 99%", with_ratios(seconds)
+        yield "seconds to 99%", with_ratios(seconds)
     yield "defaults", defaults(common | {"weights": weights[0]})
 
 

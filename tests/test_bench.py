@@ -109,10 +109,9 @@ def test_the_benchmark_runs_on_the_sample_and_keeps_what_another_machine_measure
     file = trained.path / "benchmarks/results.json"
     file.write_text(json.dumps({"columns": {"another": {"set-up": {"seconds": 1.0}}}}))
 
-    trained.run("python", "-m", "benchmarks", "--only", "rates", "times", "workflow")
+    trained.run("python", "-m", "benchmarks", "--only", "times", "workflow")
 
     another, ours, *_ = json.loads(file.read_text())["columns"].values()
     assert another == {"set-up": {"seconds": 1.0}}
-    assert ours["inference"]["best batch, images/s"] > 0
     assert ours["dvc repro, seconds"]["with nothing to do"] < ours["dvc repro, seconds"]["all but the training"]
     assert "seconds to 99%" not in ours  # the sample is too small for it
