@@ -110,6 +110,7 @@ def test_in_a_folder_of_another_repository_experiments_work(subfolder):
 
 
 @needs_posix
+@pytest.mark.slow
 def test_in_a_folder_of_another_repository_compare_works(subfolder):
     subfolder.run(".ci/compare", "HEAD", "comparison", EPOCHS="1")
 

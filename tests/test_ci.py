@@ -58,6 +58,7 @@ def test_make_repro_refuses_a_wrong_parameter_before_dvc_removes_any_result(trai
     assert (trained.path / "models/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_make_lint_accepts_the_project(project):
     project.run(*LINT)
 

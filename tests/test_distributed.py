@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from helpers.processes import compute_in_float64, run_processes
+from helpers.project import slow
 from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE, StopAt, small_model, small_params, small_sets
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException
@@ -64,7 +65,7 @@ def gradients_of_one(seven_images, tmp_path_factory):
     return run_processes(1, folder, gradients_of_a_step, seven_images, True)[0]
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, slow(3)])
 def test_several_processes_step_leaves_the_gradients_of_one_on_the_whole_batch(
     seven_images, gradients_of_one, tmp_path, count
 ):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from helpers.project import quick_params
+from helpers.project import quick_params, slow
 from helpers.published import random_weights, stand_in_mnist, stand_in_weights
 from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
@@ -607,7 +607,7 @@ def test_a_strangers_file_is_named_and_stays(in_project, name):
     assert stranger.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+@pytest.mark.parametrize("name", [".DS_Store", slow("Thumbs.db"), slow("desktop.ini")])
 def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
     (trained.path / "data/mnist" / name).write_bytes(b"the system's")
 

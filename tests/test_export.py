@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.project import ROOT
+from helpers.project import ROOT, slow
 
 from src import export
 from src.export import encode_onnx
@@ -56,7 +56,7 @@ def test_it_answers_without_torch_what_pytorch_answers(trained_once, images, tmp
     assert answer["class_names"] == list("0123456789")
 
 
-@pytest.mark.parametrize("image_size", [28, 45])
+@pytest.mark.parametrize("image_size", [28, slow(45)])
 def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size, images):
     torch.manual_seed(0)
     model = build_model(10).eval()

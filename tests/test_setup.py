@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from helpers.project import ROOT, Project, needs_posix
+from helpers.project import ROOT, Project, needs_posix, slow
 
 pytestmark = needs_posix
 
@@ -74,9 +74,7 @@ def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):
     assert second.stdout == ""
 
 
-@pytest.mark.parametrize(
-    "damage", [pytest.param(damage, marks=pytest.mark.slow) for damage in ("half made", "python gone", "moved")]
-)
+@pytest.mark.parametrize("damage", [slow(damage) for damage in ("half made", "python gone", "moved")])
 def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
     bare.run("make", "setup")
     if damage == "half made":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.project import quick_params
+from helpers.project import quick_params, slow
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
@@ -335,13 +335,13 @@ def test_on_photographs_the_statistics_are_those_that_the_network_stores(imagene
     "spoil",
     [
         lambda x: x[:, [1, 0, 2]],
-        lambda x: x[:, [0, 2, 1]],
-        lambda x: x * 255,
-        lambda x: x * 1.5,
         lambda x: x / 2,
-        lambda x: x + (IMAGENET_MEAN / IMAGENET_STD)[:, None, None],
+        slow(lambda x: x[:, [0, 2, 1]]),
+        slow(lambda x: x * 255),
+        slow(lambda x: x * 1.5),
+        slow(lambda x: x + (IMAGENET_MEAN / IMAGENET_STD)[:, None, None]),
     ],
-    ids=["red and green swapped", "green and blue swapped", "0 to 255", "half as much again", "half", "mean left in"],
+    ids=["red and green swapped", "half", "green and blue swapped", "0 to 255", "half as much again", "mean left in"],
 )
 def test_with_channels_swapped_or_the_scale_wrong_they_are_not(imagenet_trained, photographs, spoil):
     """Red and blue swapped can't be told on two photographs: 0.280 against 0.279, summed over the first two stages."""

@@ -53,6 +53,11 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
 }
 
 
+def slow(value: object) -> object:
+    """A parameter of a test whose case is part of ``make test-all`` alone."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def quick_params(**values: object) -> Params:
     """The tests' parameters, some of them changed."""
     return Params(**QUICK | values)
