@@ -20,6 +20,7 @@ STROKE = 0.22  # of the picture's shorter side: what is wider is no stroke
 MIN_CONTRAST = 10  # grey levels of 255 between ink and ground
 NOISE = 5  # standard deviations of the picture's noise above which a pixel may be ink
 PHOTO = 64  # pixels: what is smaller is a drawing, without noise
+FLAT = 0.5  # of the picture's edge: where so much is of its darkest or lightest grey, that is the ground of a drawing
 FAINT = 0.05  # of the ink's level: what is fainter is ground
 RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
@@ -29,6 +30,7 @@ CONTACT = 0.25  # of an edge: a stroke that reaches it touches less of it, a sha
 BOX_AREA = 0.02  # of the picture: what is smaller is no box with a digit in it
 # How much more a guess must look like a digit than another, in units of the outlier head's score.
 FREE, AT_EDGE, STROKES, WIDE = -3.0, -1.5, 1.0, 5.0
+ON_FLAT = -6.0
 TURNED, RECTANGULAR = 20, 0.88  # degrees either way; of the rectangle round it, what a box fills at least
 GAP = 3  # pixels: how far a box's line may be broken
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
@@ -75,7 +77,7 @@ def guess_ground(grey: np.ndarray) -> Guess | None:
     if not max(at_edges):
         return Guess(ink, FREE, None if wide else dark)  # a sheet is wide, and what is written on it not of its kind
     if cut_out:
-        return Guess(ink, FREE)
+        return Guess(ink, ON_FLAT, dark) if _is_flat(grey, dark) else Guess(ink, FREE)
     return Guess(ink, WIDE if wide or max(at_edges) > CONTACT else AT_EDGE)
 
 
@@ -103,6 +105,13 @@ def guess_strokes(grey: np.ndarray, dark: bool | None = None) -> Iterator[Guess]
             core = _core(inside, floor)
             if core is not None:
                 yield Guess(_cut_out(inside, core, floor), FREE)
+
+
+def _is_flat(grey: np.ndarray, dark: bool) -> bool:
+    """Whether most of the edge has the grey furthest from the ink's, as in a drawing: no photo's ground is so even."""
+    edge = grey[frame_of(grey.shape)]
+    ground = edge >= grey.max() - 1 if dark else edge <= grey.min() + 1
+    return bool(ground.mean() > FLAT)
 
 
 def _noise_floor(grey: np.ndarray) -> float:
