@@ -21,6 +21,7 @@ MIN_CONTRAST = 10  # grey levels of 255 between ink and ground
 NOISE = 5  # standard deviations of the picture's noise above which a pixel may be ink
 PHOTO = 64  # pixels: what is smaller is a drawing, without noise
 FLAT = 0.5  # of the picture's edge: where so much is of its darkest or lightest grey, that is the ground of a drawing
+DARKEST = 0.5  # of the light on the lightest ground: what has less is no paper in a shadow
 FAINT = 0.05  # of the ink's level: what is fainter is ground
 RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
@@ -90,10 +91,14 @@ def guess_strokes(grey: np.ndarray, dark: bool | None = None) -> Iterator[Guess]
     """
     floor, width = _noise_floor(grey), max(3, int(STROKE * min(grey.shape)))
     smooth = ndimage.median_filter(grey, 3)
-    for top_hat in (ndimage.black_tophat, ndimage.white_tophat):
-        if dark is not None and dark != (top_hat is ndimage.black_tophat):
-            continue
-        relief = top_hat(smooth, size=(width, width), mode="nearest")
+    for is_dark in (True, False) if dark is None else (dark,):
+        if is_dark:
+            ground = ndimage.grey_closing(smooth, size=(width, width), mode="nearest")
+            # A shadow takes the same share of the light from ink and paper: in it, ink stands out by less.
+            light = (ground / max(ground.max(), 1)).clip(min=DARKEST)
+            relief = (ground - smooth) / light
+        else:
+            relief = ndimage.white_tophat(smooth, size=(width, width), mode="nearest")
         relief = (relief - np.median(relief)).clip(min=0)
         free = _without_edge(relief, np.ones(grey.shape, bool))
         core = _core(free, floor)
