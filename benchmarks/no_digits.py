@@ -24,6 +24,7 @@ FONTS = (
     "cmss10.ttf",
     "cmtt10.ttf",
 )
+CROSSINGS = 3  # of a scribble's line with itself, at least: nobody's digit has so many, a looped 8 or 2 has two
 Chance = np.random.Generator
 Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
 
@@ -48,17 +49,39 @@ def pairs(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
 
 
 def scribbles(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
-    """A line that wanders: each step turns a little from the one before."""
+    """A line that wanders, each step turned a little from the one before, and crosses itself thrice at least.
+
+    Lines that cross themselves less are left out, three of four: many are a ring, a hook or a wave, and a reader would
+    take them for a 1, a 2, a 5 or a 7.
+    """
     for _ in digits:
         page = Image.new("L", (640, 480))
-        turns = np.cumsum(chance.normal(0, chance.uniform(0.2, 0.6), 160)) + np.cumsum(chance.normal(0, 0.15, 160))
-        angles = turns + chance.uniform(0, 6)
-        steps = np.stack([np.cos(angles), np.sin(angles)], 1) * 14
-        points = np.cumsum(steps, 0)
+        points = _wandering(chance)
+        while _crossings(points) < CROSSINGS:
+            points = _wandering(chance)
         points = (points - points.min(0)) / np.ptp(points, 0).max() * chance.uniform(200, 380) + (80, 50)
         line = [(x, y) for x, y in points.tolist()]
         ImageDraw.Draw(page).line(line, fill=255, width=int(chance.integers(5, 14)), joint="curve")
         yield photographed(on_paper(page, chance), chance)
+
+
+def _wandering(chance: Chance) -> np.ndarray:
+    """160 steps, of one length: (160, 2)."""
+    turns = np.cumsum(chance.normal(0, chance.uniform(0.2, 0.6), 160)) + np.cumsum(chance.normal(0, 0.15, 160))
+    angles = turns + chance.uniform(0, 6)
+    return np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1), 0)
+
+
+def _crossings(points: np.ndarray) -> int:
+    """How often a line through points (N, 2) crosses itself."""
+    starts, ends = points[:-1], points[1:]
+    dx, dy = (ends - starts).T[..., None]
+
+    def sides(of: np.ndarray) -> np.ndarray:  # of each step (row) each point (column) lies on
+        return np.sign(dx * (of[:, 1] - starts[:, None, 1]) - dy * (of[:, 0] - starts[:, None, 0]))
+
+    parted = sides(starts) * sides(ends) < 0  # by a step's line, another's ends
+    return int(np.triu(parted & parted.T, 2).sum())
 
 
 def faces(digits: Digits, chance: Chance) -> Iterator[Image.Image]:

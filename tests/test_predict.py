@@ -35,7 +35,7 @@ from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
 from src.mnist.form import to_form
 from src.mnist.images import load_test_images
 from src.mnist.manifest import load_manifest
-from src.predict.ink import guess_strokes
+from src.predict.ink import guess_ground, guess_strokes
 from src.predict.picture import read_grey
 from src.predict.reader import EMPTY, read_digits
 from src.predict.strokes import thicken
@@ -472,6 +472,26 @@ def test_a_box_and_a_sheets_edge_are_no_part_of_the_digit(frame):
     forms = [to_form(thicken(guess.ink)) for guess in guess_strokes(np.asarray(picture, np.float32), dark=True)]
 
     assert min(difference(made, form_of(drawing())) for made in forms) < 6
+
+
+def test_ink_that_lies_across_a_shadows_edge_is_seen_whole():
+    light = np.where(np.add(*np.indices((200, 200))) > 200, 0.5, 1)
+    picture = np.asarray(drawing(), np.float32) * light
+
+    forms = [to_form(thicken(guess.ink)) for guess in guess_strokes(picture.astype(np.float32), dark=True)]
+
+    assert min(difference(made, form_of(drawing())) for made in forms) < 6
+
+
+def test_what_reaches_two_edges_is_certainly_ink_where_the_ground_is_of_one_grey():
+    grey = np.asarray(drawing().crop(drawing().point(lambda level: level < 128, "1").getbbox()), np.float32)
+    noise = np.random.default_rng(0).normal(0, 2, grey.shape).astype(np.float32)
+
+    drawn, photographed = guess_ground(grey), guess_ground(grey + noise)
+
+    assert drawn.dark is True
+    assert photographed.dark is None
+    assert drawn.handicap < photographed.handicap
 
 
 def test_tiny_digits_are_fitted_into_the_same_box():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.no_digits import NO_DIGIT
+from benchmarks.no_digits import NO_DIGIT, _crossings
 from benchmarks.scenes import KINDS
 
 
@@ -26,3 +26,15 @@ def test_a_picture_of_no_digit_is_a_function_of_its_random_numbers(digits, kind)
 
     assert first.tobytes() == again.tobytes()
     assert kind == "faces" or first.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize(("line", "crossings"), [("ring", 0), ("eight", 1), ("knot", 7)])
+def test_a_line_is_known_to_cross_itself(line, crossings):
+    t = np.linspace(0.3, 2 * np.pi + 0.25, 400)
+    lines = {
+        "ring": (np.cos(t), np.sin(t)),
+        "eight": (np.sin(2 * t), np.sin(t)),
+        "knot": (np.sin(2 * t), np.sin(3 * t + 0.3)),
+    }
+
+    assert _crossings(np.stack(lines[line], 1)) == crossings
