@@ -61,5 +61,14 @@ def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
     columns["a laptop"]["defaults"]["epochs"] = 7
     file.write_text(json.dumps({"columns": columns}))
 
-    assert now == "The training took 2 min on a laptop."
+    assert now == "The training takes 2 min on a laptop."
     assert facts.duration() == facts.NOT_TIMED
+
+
+def test_without_a_whole_training_the_time_is_told_from_the_rate(other_run):
+    columns = {"a laptop": {"seed recipe's work": {"defaults at 28 px, images/s": 10.0}}}
+    (other_run.path / "benchmarks/results.json").write_text(json.dumps({"columns": columns}))
+
+    assert (
+        facts.duration() == "The training takes about 6 min, by the rate of a few steps, on a laptop."
+    )  # 3,800 images
