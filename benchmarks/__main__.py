@@ -56,8 +56,8 @@ def table(columns: Mapping[str, Mapping[str, Mapping]]) -> list[str]:
 
 def text(value: object) -> str:
     """A figure as one reads it."""
-    if isinstance(value, list):
-        return ", ".join(map(text, value))
+    if isinstance(value, dict):
+        return ", ".join(map(text, value.values()))
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
     return "not reached" if value is None else str(value)

@@ -5,7 +5,7 @@ usage: python -m benchmarks.column [--precision fp32] [--only GROUP ...] [--weig
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -42,19 +42,27 @@ def main() -> None:
     params = load_params().model_copy(update={"precision": arguments.precision})
     machine = set_up_machine(params.device, params.precision, params.threads)
     name = f"{processor_name()}, {machine}, torch {torch.__version__}"
-    for title, rows in measure(params.precision, arguments.only, arguments.weights):
+    known = load_results()["columns"].get(name, {})
+    for title, rows in measure(params.precision, arguments.only, arguments.weights, known):
         results = load_results()
         results["columns"].setdefault(name, {})[title] = rows
         write_json(RESULTS_FILE, results)
         print(f"bench: {title}, on {name}", flush=True)
 
 
-def measure(precision: str, only: Sequence[str], weights: list[str] | None) -> Iterator[tuple[str, dict]]:
-    """Measure the groups that are wanted; yield each table's title and rows as they are done."""
+def measure(
+    precision: str, only: Sequence[str], weights: list[str] | None, known: Mapping[str, Mapping]
+) -> Iterator[tuple[str, dict]]:
+    """Measure the groups that are wanted; yield each table's title and rows as they are done.
+
+    Of the times, what is ``known`` is kept: remove it from the file to have it measured again.
+    """
     manifest, params = load_manifest(), load_params().model_copy(update={"precision": precision})
     common = {"precision": precision}
     starts = weights or list(dict.fromkeys([params.weights if manifest.weights_file else "random", "random"]))
-    times = measure_times(common, starts) if manifest.dataset == "mnist" else ()  # the sample is too small for it
+    times = (
+        measure_times(common, starts, known) if manifest.dataset == "mnist" else ()
+    )  # the sample is too small for it
     groups = {
         "rates": measure_rates(params, manifest),
         "times": times,

@@ -15,31 +15,48 @@ PEERS = {  # each with the command of a run; a seed follows it
 }
 PEER_SEEDS = SEEDS[::2]
 GOALS = (0.99, 0.995)
+TIMES = "seconds to 99%"
+BY_SEED = ", by seed"
 EPOCH = re.compile(r"^epoch.* test (?:loss [\d.]+ )?accuracy ([\d.]+)%")
 
 
-def measure_times(common: Mapping[str, object], weights: list[str]) -> Iterator[tuple[str, dict[str, object]]]:
+def measure_times(
+    common: Mapping[str, object], weights: list[str], known: Mapping[str, Mapping]
+) -> Iterator[tuple[str, dict[str, object]]]:
     """Time the fastest recipes and what else a user might run, in turns; then one whole training with the defaults.
 
-    Yields each group of rows with its title, the first one again as more of it is known.
+    It takes an hour or more. So each group of rows is yielded with its title as more of it is known, and a run that
+    is known is not made again.
 
     Args:
         common: parameters of all runs.
         weights: what the fastest recipe starts from; the peers and the defaults start from the first of them.
+        known: the groups of rows that an earlier call yielded on this machine.
     """
-    seconds: dict[str, list[float | None]] = {}
+    seconds = {
+        name.removesuffix(BY_SEED): dict(runs) for name, runs in known.get(TIMES, {}).items() if name.endswith(BY_SEED)
+    }
     for seed in SEEDS:
-        for start in weights:
-            with project_copy(common | fastest(start) | {"weights": start, "seed": seed}) as root:
-                reached = first_time(GOALS[0], run_module(root, ["src.train"]))
-            seconds.setdefault(f"fastest recipe from {Path(start).name}", []).append(reached)
-            yield "seconds to 99%", with_ratios(seconds)
-        for name, command in PEERS.items() if seed in PEER_SEEDS else ():
-            with project_copy(common | {"weights": weights[0]}) as root:
-                reached = first_time(GOALS[0], run_module(root, [*command, str(seed)]))
-            seconds.setdefault(name, []).append(reached)
-            yield "seconds to 99%", with_ratios(seconds)
-    yield "defaults", defaults(common | {"weights": weights[0]})
+        for name, overrides, command in contestants(seed, weights):
+            runs = seconds.setdefault(name, {})
+            if str(seed) not in runs:
+                with project_copy(common | overrides) as root:
+                    runs[str(seed)] = first_time(GOALS[0], run_module(root, command))
+                yield TIMES, with_ratios(seconds)
+    if "defaults" not in known:
+        yield "defaults", defaults(common | {"weights": weights[0]})
+
+
+def contestants(seed: int, weights: list[str]) -> Iterator[tuple[str, dict[str, object], list[str]]]:
+    """What is timed with this seed: its name, its parameters, its module and arguments."""
+    for start in weights:
+        yield (
+            f"fastest recipe from {Path(start).name}",
+            fastest(start) | {"weights": start, "seed": seed},
+            ["src.train"],
+        )
+    for name, command in PEERS.items() if seed in PEER_SEEDS else ():
+        yield name, {"weights": weights[0]}, [*command, str(seed)]
 
 
 def first_time(goal: float, lines: Iterable[tuple[float, str]]) -> float | None:
@@ -47,16 +64,16 @@ def first_time(goal: float, lines: Iterable[tuple[float, str]]) -> float | None:
     return next((at for at, line in lines if (found := EPOCH.search(line)) and float(found[1]) >= 100 * goal), None)
 
 
-def with_ratios(seconds: Mapping[str, list[float | None]]) -> dict[str, object]:
+def with_ratios(seconds: Mapping[str, Mapping[str, float | None]]) -> dict[str, object]:
     """Add each median, and the fastest recipes' over the peers'. A run that misses counts as one that takes for ever.
 
     Median and ratio are None where half of the runs or more miss.
     """
     medians = {
-        name: statistics.median_high([float("inf") if one is None else one for one in runs])
+        name: statistics.median_high([float("inf") if one is None else one for one in runs.values()])
         for name, runs in seconds.items()
     }
-    rows: dict[str, object] = {f"{name}, by seed": runs for name, runs in seconds.items()}
+    rows: dict[str, object] = {name + BY_SEED: dict(runs) for name, runs in seconds.items()}
     rows |= {f"{name}, median": finite(median) for name, median in medians.items()}
     for peer in [name for name in PEERS if name in medians]:
         ours = {name: median for name, median in medians.items() if name not in PEERS}

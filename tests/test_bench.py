@@ -1,13 +1,14 @@
 """The benchmark: how its rows are made of what was measured, and that it runs on a machine without the full MNIST."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
 from helpers.project import quick_params
 
 from benchmarks import __main__ as bench
-from benchmarks import fine_tuning, rates
+from benchmarks import fine_tuning, rates, to_accuracy
 from benchmarks.to_accuracy import EPOCH, first_time, with_ratios
 from src.mnist.images import Images
 from src.mnist.manifest import Manifest
@@ -31,9 +32,9 @@ def test_the_peers_lines_are_read_as_well():
 
 def test_a_seed_that_misses_counts_as_one_that_takes_for_ever():
     seconds = {
-        "fastest recipe from random": [10.0, None, 12.0, 11.0, 30.0],
-        "PyTorch's mnist example": [None, 100.0, None],
-        "plain fine-tuning loop": [40.0, 50.0, 60.0],
+        "fastest recipe from random": {"1": 10.0, "2": None, "3": 12.0, "4": 11.0, "5": 30.0},
+        "PyTorch's mnist example": {"1": None, "3": 100.0, "5": None},
+        "plain fine-tuning loop": {"1": 40.0, "3": 50.0, "5": 60.0},
     }
 
     rows = with_ratios(seconds)
@@ -43,8 +44,26 @@ def test_a_seed_that_misses_counts_as_one_that_takes_for_ever():
     assert rows["fastest recipe from random against the plain fine-tuning loop"] == 12 / 50
 
 
+def test_a_run_that_is_known_is_not_made_again(monkeypatch):
+    asked = []
+    monkeypatch.setattr(to_accuracy, "project_copy", lambda overrides: nullcontext(asked.append(overrides)))
+    monkeypatch.setattr(to_accuracy, "run_module", lambda root, command: [(7.0, "epoch 1: test accuracy 99.01%")])
+    all_of_it = dict(to_accuracy.measure_times({}, ["random"], {}))
+    known = {title: dict(rows) for title, rows in all_of_it.items()}
+    known["seconds to 99%"]["fastest recipe from random, by seed"] = {"1": 5.0, "2": 6.0, "4": 8.0, "5": 9.0}
+    asked.clear()
+
+    again = dict(to_accuracy.measure_times({}, ["random"], known))
+
+    assert [overrides["seed"] for overrides in asked] == [3]
+    assert again["seconds to 99%"]["fastest recipe from random, median"] == 7.0
+
+
 def test_the_table_has_a_column_for_each_machine_and_a_row_for_each_figure():
-    columns = {"a laptop": {"set-up": {"seconds": 63.5}}, "a server": {"set-up": {"seconds": None, "MiB": [1, 2]}}}
+    columns = {
+        "a laptop": {"set-up": {"seconds": 63.5}},
+        "a server": {"set-up": {"seconds": None, "MiB": {"1": 1, "3": 2}}},
+    }
 
     assert bench.table(columns) == [
         "| what | a laptop | a server |",
