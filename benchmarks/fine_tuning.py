@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 
-from benchmarks.seed_recipe import Digits
+from benchmarks.seed_recipe import Digits, accuracy
 from src.mnist.images import SIDE, load_test_images, load_training_images
 from src.mnist.manifest import Manifest, load_manifest
 from src.resnet.weights import read_weights
@@ -50,10 +50,7 @@ def main() -> None:
             loss = criterion(model(inputs.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            right = sum((model(inputs.to(device)).argmax(1).cpu() == labels).sum().item() for inputs, labels in test)
-        print(f"epoch {epoch + 1}: test accuracy {right / len(test.dataset):.2%}", flush=True)
+        print(f"epoch {epoch + 1}: test accuracy {accuracy(model, test, device):.2%}", flush=True)
 
 
 if __name__ == "__main__":

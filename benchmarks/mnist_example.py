@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.seed_recipe import Digits
+from benchmarks.seed_recipe import Digits, accuracy
 from src.mnist.images import SIDE, load_test_images, load_training_images
 from src.mnist.manifest import load_manifest
 
@@ -42,10 +42,7 @@ def main() -> None:
             F.cross_entropy(model(inputs.to(device)), labels.to(device)).backward()
             optimizer.step()
         schedule.step()
-        model.eval()
-        with torch.no_grad():
-            right = sum((model(inputs.to(device)).argmax(1).cpu() == labels).sum().item() for inputs, labels in test)
-        print(f"epoch {epoch + 1}: test accuracy {right / len(test.dataset):.2%}", flush=True)
+        print(f"epoch {epoch + 1}: test accuracy {accuracy(model, test, device):.2%}", flush=True)
 
 
 if __name__ == "__main__":

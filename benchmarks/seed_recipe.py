@@ -55,3 +55,11 @@ def train(data: Images, image_size: int, device: torch.device) -> Iterator[int]:
         optimizer.step()
         loss.item()
         yield len(labels)
+
+
+def accuracy(model: nn.Module, batches: DataLoader, device: torch.device) -> float:
+    """The share of images that the model, in evaluation mode then, gets right."""
+    model.eval()
+    with torch.no_grad():
+        right = sum((model(inputs.to(device)).argmax(1).cpu() == labels).sum().item() for inputs, labels in batches)
+    return right / len(batches.dataset)  # pyrefly: ignore

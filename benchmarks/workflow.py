@@ -28,16 +28,17 @@ def repro(common: Mapping[str, object]) -> dict[str, float | None]:
         trained = sum(int(found[1]) for _, line in lines if (found := re.match(r"epoch .*, (\d+) s\)", line)))
         stages = {name: end - start for (name, start), end in zip(starts, ends, strict=True)}
         stages["train"] -= trained
+        experiment = ("exp", "run", "-S", "seed=1")
         again = {
-            "with nothing to do": lambda: list(run(root, *DVC, "repro")),
-            "an experiment": lambda: list(run(root, *DVC, "exp", "run", "-S", "seed=1")),
-            "the same experiment again, restored": lambda: list(run(root, *DVC, "exp", "run", "-S", "seed=1")),
+            "with nothing to do": ("repro",),
+            "an experiment": experiment,
+            "the same experiment again, restored": experiment,
         }
         rows = {f"{name}{', its training left out' * (name == 'train')}": took for name, took in stages.items()}
         rows["all but the training"] = lines[-1][0] - trained
-        for name, action in again.items():
+        for name, command in again.items():
             start = time.perf_counter()
-            action()
+            list(run(root, *DVC, *command))
             rows[name] = time.perf_counter() - start
     return rows
 
