@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-import torch
-
-from benchmarks.machine import processor_name
+from benchmarks.machine import machine_name
 from benchmarks.rates import measure_rates
 from benchmarks.to_accuracy import measure_times
 from benchmarks.workflow import measure_set_up, measure_workflow
@@ -41,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     params = load_params().model_copy(update={"precision": arguments.precision})
     machine = set_up_machine(params.device, params.precision, params.threads)
-    name = f"{processor_name()}, {machine}, torch {torch.__version__}"
+    name = machine_name(machine)
     known = load_results()["columns"].get(name, {})
     for title, rows in measure(params.precision, arguments.only, arguments.weights, known):
         results = load_results()

@@ -4,6 +4,10 @@ import platform
 import re
 from pathlib import Path
 
+import torch
+
+from src.pipeline.machine import Machine
+
 
 def processor_name() -> str:
     """As the operating system calls it."""
@@ -12,3 +16,8 @@ def processor_name() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor()
+
+
+def machine_name(machine: Machine) -> str:
+    """The processor, what is used of it, and the PyTorch that uses it: what a result's bits and seconds depend on."""
+    return f"{processor_name()}, {machine}, torch {torch.__version__}"

@@ -1,4 +1,8 @@
-"""The recipes that are measured: what each changes of ``params.yaml``."""
+"""The recipes that are measured: what each changes of ``params.yaml``, and how a result says what it was made with."""
+
+from collections.abc import Mapping
+
+from src.pipeline.params import Params
 
 SHORT = {"batch_size": 128, "augment": False, "validation_size": 0.0}
 RECIPES: dict[str, dict[str, object]] = {
@@ -7,8 +11,21 @@ RECIPES: dict[str, dict[str, object]] = {
     "fastest": {"epochs": 0.6, "lr": 0.002} | SHORT,
     "fastest-from-random": {"epochs": 1, "lr": 0.004} | SHORT,
 }
+# A result names its weights, its seed and its machine by themselves.
+NO_PART_OF_A_RECIPE = {"weights", "seed", "offline_fallback", "device", "threads", "checkpoint_minutes", "launcher"}
 
 
 def fastest(weights: str) -> dict[str, object]:
     """The fastest recipe from these weights, a value of the parameter."""
     return RECIPES["fastest-from-random" if weights == "random" else "fastest"]
+
+
+def parameters(params: Params, overrides: Mapping[str, object]) -> dict[str, object]:
+    """All that a recipe is, with these defaults: a result is of them, whatever the defaults become."""
+    return params.model_dump(exclude=NO_PART_OF_A_RECIPE) | overrides
+
+
+def changes(recipe: Mapping[str, object], since: Mapping[str, object]) -> str:
+    """What a recipe changes of another, in Markdown."""
+    changed = {name: value for name, value in recipe.items() if value != since.get(name)}
+    return ", ".join(f"`{name}={value}`" for name, value in changed.items()) or "the defaults"

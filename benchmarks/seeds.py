@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import dvc.api
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from benchmarks.machine import processor_name
-from benchmarks.recipes import RECIPES
+from benchmarks.machine import machine_name
+from benchmarks.recipes import RECIPES, parameters
 from src.pipeline.files import write_file, write_json
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import Params, load_params
 from src.report.figures import BLUE, STYLE, VERMILION, encode_png
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
@@ -53,16 +54,16 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments, params = parse_arguments(), load_params()
     wanted = itertools.starmap(Run, itertools.product(arguments.recipes, arguments.weights, arguments.seeds))
     for run in wanted:
         results = load_results()
-        if not find(results["runs"], run):
+        if not find(results["runs"], run, params):
             print(f"seeds: {run.experiment} ...", flush=True)
-            results["runs"].append(measure(run))
+            results["runs"].append(measure(run, params))
             write_json(RESULTS_FILE, results)
-            write_file(PICTURE_FILE, draw(results["runs"]))
-    print("\n".join(table(load_results()["runs"])))
+            write_file(PICTURE_FILE, draw(results["runs"], params))
+    print("\n".join(table(load_results()["runs"], params)))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,16 +78,16 @@ def load_results() -> dict:
     """Read what was measured so far, on this machine or an earlier one."""
     if RESULTS_FILE.exists():
         return json.loads(RESULTS_FILE.read_text(encoding="utf-8"))
-    return {"machine": f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}", "runs": []}
+    return {"runs": []}
 
 
-def find(runs: Iterable[Mapping], run: Run) -> bool:
+def find(runs: Iterable[Mapping], run: Run, params: Params) -> bool:
     """Whether a run is among the results, with the recipe as it is now."""
-    key = (run.recipe, RECIPES[run.recipe], Path(run.weights).name, run.seed)
-    return key in [(entry["recipe"], entry["overrides"], entry["weights"], entry["seed"]) for entry in runs]
+    key = (run.recipe, parameters(params, RECIPES[run.recipe]), Path(run.weights).name, run.seed)
+    return key in [(entry["recipe"], entry["parameters"], entry["weights"], entry["seed"]) for entry in runs]
 
 
-def measure(run: Run) -> dict:
+def measure(run: Run, params: Params) -> dict:
     """Have DVC's queue make the run, or find that it has been made, and read its metrics."""
     row = row_of(run)
     if row is None:
@@ -94,18 +95,20 @@ def measure(run: Run) -> dict:
         row = row_of(run)
     if row is None:
         sys.exit(f"error: {run.experiment} failed; see `dvc queue logs {run.experiment}`")
-    for name, value in run.values().items():
+    expected = parameters(params, run.values())
+    for name, value in expected.items():
         if row[name] != str(value) and row[name] != value:
             sys.exit(f"error: {run.experiment} was run with {name}={row[name]}; `dvc exp remove {run.experiment}`")
     return {
         "recipe": run.recipe,
-        "overrides": RECIPES[run.recipe],
+        "parameters": parameters(params, RECIPES[run.recipe]),
         "weights": Path(run.weights).name,
         "seed": run.seed,
         "validation_accuracy": row.get("validation.accuracy"),  # None where nothing is held out
         "validation_loss": row.get("validation.loss"),
         "test_accuracy": row["test.accuracy"],
         "seconds": training_seconds(run),
+        "machine": machine_name(set_up_machine(params.device, params.precision, params.threads)),
     }
 
 
@@ -163,13 +166,13 @@ def dvc_prints(*arguments: str) -> str:
     return done.stdout
 
 
-def table(runs: Iterable[Mapping]) -> list[str]:
+def table(runs: Iterable[Mapping], params: Params) -> list[str]:
     """The results as a Markdown table: a row for each recipe and weights."""
     lines = [
         "| recipe | weights | mean test accuracy | standard deviation | n | worst | median seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (recipe, weights), group in by_kind(runs).items():
+    for (recipe, weights), group in by_kind(runs, params).items():
         accuracies = [run["test_accuracy"] for run in group]
         spread = f"{statistics.stdev(accuracies):.3%}" if len(group) > 1 else "-"
         seconds = [run["seconds"] for run in group if run["seconds"] is not None]
@@ -180,19 +183,19 @@ def table(runs: Iterable[Mapping]) -> list[str]:
     return lines
 
 
-def by_kind(runs: Iterable[Mapping]) -> dict[tuple[str, str], list[Mapping]]:
-    """Group the runs by recipe and weights, with the overrides that the recipe has now."""
+def by_kind(runs: Iterable[Mapping], params: Params) -> dict[tuple[str, str], list[Mapping]]:
+    """Group the runs by recipe and weights; those of a recipe that is another one now are left out."""
     groups: dict[tuple[str, str], list[Mapping]] = {}
     for run in runs:
-        if run["overrides"] == RECIPES.get(run["recipe"]):
+        if run["recipe"] in RECIPES and run["parameters"] == parameters(params, RECIPES[run["recipe"]]):
             groups.setdefault((run["recipe"], run["weights"]), []).append(run)
     return groups
 
 
 @matplotlib.rc_context(STYLE)
-def draw(runs: Iterable[Mapping]) -> bytes:
+def draw(runs: Iterable[Mapping], params: Params) -> bytes:
     """Draw each run's test accuracy as a dot, in a row for each recipe and weights, and a line at the mean."""
-    groups = by_kind(runs)
+    groups = by_kind(runs, params)
     figure = Figure(figsize=(8, 1 + 0.5 * len(groups)))
     axes = figure.subplots()
     for row, group in enumerate(groups.values()):

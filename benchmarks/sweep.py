@@ -16,10 +16,12 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from benchmarks.machine import processor_name
+from benchmarks.machine import machine_name
+from benchmarks.recipes import changes, parameters
 from src.mnist.manifest import MANIFEST_FILE, load_manifest
 from src.pipeline.files import read_columns, write_json
-from src.pipeline.params import PARAMS_FILE
+from src.pipeline.machine import set_up_machine
+from src.pipeline.params import PARAMS_FILE, Params, load_params
 from src.pipeline.results import TRAIN_CURVES_DIR
 
 RESULTS_FILE = Path("benchmarks/sweep.json")
@@ -30,28 +32,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.partition("\n")[0])
     parser.add_argument("recipes", nargs="*", metavar="NAME=VALUE,...", help="what each recipe changes of params.yaml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    arguments = parser.parse_args()
+    arguments, params = parser.parse_args(), load_params()
     results = json.loads(RESULTS_FILE.read_text(encoding="utf-8")) if RESULTS_FILE.exists() else {"runs": []}
     for text in arguments.recipes:
         overrides = dict(pair.split("=", 1) for pair in text.split(","))
         overrides = {name: YAML(typ="safe").load(value) for name, value in overrides.items()}
+        recipe = parameters(params, {"validation_size": HELD_OUT, **overrides})
         for seed in arguments.seeds:
-            if (overrides, seed) not in [(run["overrides"], run["seed"]) for run in results["runs"]]:
-                results["runs"].append({"overrides": overrides, "seed": seed} | measure(overrides, seed))
+            if not any(run["parameters"] == recipe and run["seed"] == seed for run in results["runs"]):
+                results["runs"].append({"parameters": recipe, "seed": seed} | measure(params, recipe, seed))
                 write_json(RESULTS_FILE, results)
-    print("\n".join(table(results["runs"])))
+    print("\n".join(table(results["runs"], params)))
 
 
-def measure(overrides: Mapping[str, object], seed: int) -> dict[str, object]:
+def measure(params: Params, recipe: Mapping[str, object], seed: int) -> dict[str, object]:
     """Train in a folder of its own, on the data that lies in the current one."""
-    params = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
-    params |= {"seed": seed, "validation_size": HELD_OUT, **overrides}
+    values = params.model_dump() | recipe | {"seed": seed}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("src", MANIFEST_FILE.parent):
             (folder / part).symlink_to(Path(part).resolve())
         with (folder / PARAMS_FILE).open("w", encoding="utf-8") as file:
-            YAML().dump(params, file)
+            YAML().dump(values, file)
         began = time.monotonic()
         subprocess.run(
             [sys.executable, "-m", "src.train"], cwd=folder, check=True, env=os.environ | {"PYTHONPATH": name}
@@ -61,21 +63,21 @@ def measure(overrides: Mapping[str, object], seed: int) -> dict[str, object]:
             metric: list(map(float, read_columns(folder / TRAIN_CURVES_DIR / "validation" / f"{metric}.tsv")[metric]))
             for metric in ("loss", "accuracy")
         }
-    return {"weights": load_manifest().initial_weights, **curves, "seconds": seconds, "machine": processor_name()}
+    machine = machine_name(set_up_machine(params.device, str(recipe["precision"]), params.threads))
+    return {"weights": load_manifest().initial_weights, **curves, "seconds": seconds, "machine": machine}
 
 
-def table(runs: list[Mapping]) -> list[str]:
+def table(runs: list[Mapping], params: Params) -> list[str]:
     """The results as a Markdown table, the lowest loss at the end first."""
+    defaults = parameters(params, {"validation_size": HELD_OUT})
     lines = [
-        "| recipe | weights | seed | accuracy | lowest loss | loss at the end | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | weights | seed | accuracy | lowest loss | loss at the end | seconds | machine |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in sorted(runs, key=lambda run: run["loss"][-1]):
-        recipe = ", ".join(f"`{name}={value}`" for name, value in run["overrides"].items())
-        lines.append(
-            f"| {recipe} | {run['weights']} | {run['seed']} | {run['accuracy'][-1]:.2%} | {min(run['loss']):.4f} "
-            f"| {run['loss'][-1]:.4f} | {run['seconds']} |"
-        )
+        figures = f"{run['accuracy'][-1]:.2%} | {min(run['loss']):.4f} | {run['loss'][-1]:.4f} | {run['seconds']}"
+        recipe = changes(run["parameters"], defaults)
+        lines.append(f"| {recipe} | {run['weights']} | {run['seed']} | {figures} | {run['machine']} |")
     return lines
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from src.pipeline.params import load_params
+from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, fell_back, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +22,7 @@ WEIGHTS = {"random": "random weights", "imagenet1k_v1": "torchvision's ImageNet 
 def headline() -> str:
     train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
     weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
-    missing = fell_back(load_params(ROOT / "params.yaml"), train)
+    missing = fell_back(defaults(), train)
     sentences = [
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
         f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
@@ -69,7 +69,7 @@ def disk() -> str:
 
 def duration() -> str:
     """How long the defaults take, by the benchmark: a whole training of as many epochs, or the rate of a few steps."""
-    epochs, images = load_params(ROOT / "params.yaml").epochs, read("metrics/train/metrics.json")["training_images"]
+    epochs, images = defaults().epochs, read("metrics/train/metrics.json")["training_images"]
     times = []
     for machine, measured in read("benchmarks/results.json")["columns"].items():
         if measured.get("defaults", {}).get("epochs") == epochs:
@@ -128,7 +128,7 @@ def benchmark() -> str:
 def sweep() -> str:
     from benchmarks.sweep import table as rows_of
 
-    return "\n".join(rows_of(read("benchmarks/sweep.json")["runs"]))
+    return "\n".join(rows_of(read("benchmarks/sweep.json")["runs"], defaults()))
 
 
 def seeds() -> str:
@@ -139,7 +139,8 @@ def seeds() -> str:
     measured = read("benchmarks/seeds.json")
     picture = "![Test accuracy of each seed as a dot, and the mean of each recipe](../benchmarks/seeds.png)"
     shown = ["", picture] if there("benchmarks/seeds.png") else []
-    return "\n".join([f"Measured on: {measured['machine']}.", "", *rows_of(measured["runs"]), *shown])
+    machines = ", and on ".join(dict.fromkeys(run["machine"] for run in measured["runs"]))
+    return "\n".join([f"Measured on {machines}.", "", *rows_of(measured["runs"], defaults()), *shown])
 
 
 def pictures() -> str:
@@ -174,6 +175,10 @@ def text(name: str) -> str:
 
 def read(name: str) -> dict:
     return json.loads(text(name))
+
+
+def defaults() -> Params:
+    return load_params(ROOT / "params.yaml")
 
 
 def there(name: str) -> bool:

@@ -5,8 +5,10 @@ import json
 import pytest
 from helpers.pictures import drawing
 
+from benchmarks.recipes import parameters
 from release import facts
 from release.docs import fill
+from src.pipeline.params import load_params
 
 
 @pytest.fixture
@@ -38,18 +40,26 @@ def test_the_results_are_those_of_the_report(other_run):
 
 
 def test_a_picture_and_a_table_appear_once_their_files_are_there(other_run):
-    run = {"recipe": "default", "overrides": {}, "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60}
+    run = {
+        "recipe": "default",
+        "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
+        "weights": "random",
+        "seed": 0,
+        "test_accuracy": 0.9,
+        "seconds": 60,
+        "machine": "a laptop",
+    }
     for file in ("docs/demo.png", "benchmarks/seeds.json"):
         (other_run.path / file).unlink(missing_ok=True)
     before = facts.demo(), facts.seeds()
     drawing().save(other_run.path / "docs/demo.png")
-    (other_run.path / "benchmarks/seeds.json").write_text(json.dumps({"machine": "a laptop", "runs": [run]}))
+    (other_run.path / "benchmarks/seeds.json").write_text(json.dumps({"runs": [run]}))
 
     page = fill("<!-- demo -->\n<!-- /demo -->\n<!-- seeds -->\n<!-- /seeds -->\n")
 
     assert before == ("", "No run over several seeds is committed yet.")
     assert "](docs/demo.png)\n" in page
-    assert "Measured on: a laptop." in page
+    assert "Measured on a laptop." in page
     assert "| default | random | 90.000% |" in page
 
 

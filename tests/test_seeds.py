@@ -6,20 +6,22 @@ import signal
 
 import pytest
 from helpers.faults import start
-from helpers.project import Project, needs_posix
+from helpers.project import Project, needs_posix, quick_params
 
 from benchmarks import seeds
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import RECIPES, parameters
 from benchmarks.seeds import Run
 from src.pipeline.params import load_params
 
 SEEDS = ("python", "-m", "benchmarks.seeds", "--recipes", "default", "--weights", "random", "--seeds", "0", "1")
+PARAMS = quick_params()
 
 
 def entry(recipe: str = "default", weights: str = "random", seed: int = 0, accuracy: float = 0.99) -> dict:
     return {
-        "recipe": recipe, "overrides": RECIPES[recipe], "weights": weights, "seed": seed, "validation_accuracy": 0.98,
-        "validation_loss": 0.05, "test_accuracy": accuracy, "seconds": 100 + seed,
+        "recipe": recipe, "parameters": parameters(PARAMS, RECIPES[recipe]), "weights": weights, "seed": seed,
+        "validation_accuracy": 0.98, "validation_loss": 0.05, "test_accuracy": accuracy,
+        "seconds": 100 + seed, "machine": "a laptop",
     }  # fmt: skip
 
 
@@ -37,17 +39,17 @@ def test_an_experiments_name_says_recipe_weights_and_seed():
 
 
 def test_a_run_that_is_written_down_is_found_but_not_one_of_another_recipe():
-    runs = [entry(weights="mine.pth", seed=1), entry(seed=2) | {"overrides": {"lr": 0.5}}]
+    runs = [entry(weights="mine.pth", seed=1), entry(seed=2) | {"parameters": parameters(PARAMS, {"lr": 0.5})}]
 
-    assert seeds.find(runs, Run("default", "some/folder/mine.pth", 1))
-    assert not seeds.find(runs, Run("default", "random", 1))
-    assert not seeds.find(runs, Run("default", "random", 2))  # the recipe was another one
+    assert seeds.find(runs, Run("default", "some/folder/mine.pth", 1), PARAMS)
+    assert not seeds.find(runs, Run("default", "random", 1), PARAMS)
+    assert not seeds.find(runs, Run("default", "random", 2), PARAMS)  # the defaults were others
 
 
 def test_the_table_has_mean_deviation_number_and_worst_of_each_kind():
     runs = [entry(seed=seed, accuracy=accuracy) for seed, accuracy in enumerate((0.99, 0.992, 0.994))]
 
-    header, _, default, fastest = seeds.table([*runs, entry("fastest", "mine.pth")])
+    header, _, default, fastest = seeds.table([*runs, entry("fastest", "mine.pth")], PARAMS)
 
     assert header.count("|") == default.count("|")
     assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | 101 |"
@@ -57,7 +59,7 @@ def test_the_table_has_mean_deviation_number_and_worst_of_each_kind():
 def test_the_picture_is_a_png_and_the_same_bytes_each_time():
     runs = [entry(seed=seed, accuracy=0.99 + seed / 1000) for seed in range(3)]
 
-    pictures = {seeds.draw(runs) for _ in range(2)}
+    pictures = {seeds.draw(runs, PARAMS) for _ in range(2)}
 
     assert len(pictures) == 1
     assert pictures.pop().startswith(b"\x89PNG")
