@@ -494,6 +494,18 @@ def test_what_reaches_two_edges_is_certainly_ink_where_the_ground_is_of_one_grey
     assert drawn.handicap < photographed.handicap
 
 
+def test_a_drawing_that_was_enlarged_keeps_its_faint_side_and_its_blurred_strokes_are_thinned():
+    small = np.zeros((8, 8), np.uint8)  # a zero
+    small[:, 1] = small[[0, 7], 1:5] = 255
+    small[:, 5] = 60
+    grey = np.asarray(Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC), np.float32)
+
+    made = guess_ground(grey).ink
+
+    assert made.shape == pytest.approx((128, 88), abs=8)
+    assert (made[32:96, :32] > 0.5).sum(1).mean() < 15  # 18 of 128 pixels before
+
+
 def test_tiny_digits_are_fitted_into_the_same_box():
     for picture, _ in list(enlarged_digits())[:100]:
         made = form_of(picture.resize((8, 8), Image.Resampling.BOX))

@@ -23,6 +23,8 @@ PHOTO = 64  # pixels: what is smaller is a drawing, without noise
 FLAT = 0.5  # of the picture's edge: where so much is of its darkest or lightest grey, that is the ground of a drawing
 DARKEST = 0.5  # of the light on the lightest ground: what has less is no paper in a shadow
 FAINT = 0.05  # of the ink's level: what is fainter is ground
+CONNECTED = 0.1  # of the ink's level: what is connected with it, and not fainter, is ink in a drawing cut out
+THINNED = 2.5  # the power that thins the strokes of such a drawing: enlarged from few pixels, they are blurred
 RIM = 2  # pixels round the core of the ink that are ink as well, fainter
 SPECK = 0.05  # of the ink of the largest piece: what has less is no part of the digit
 NEAR = 0.1  # of the picture's shorter side: ink so near to two opposite edges is all there is, cut out
@@ -77,8 +79,10 @@ def guess_ground(grey: np.ndarray) -> Guess | None:
     wide = width > STROKE * min(grey.shape)
     if not max(at_edges):
         return Guess(ink, FREE, None if wide else dark)  # a sheet is wide, and what is written on it not of its kind
+    if cut_out and _is_flat(grey, dark):
+        return Guess(_cut_out_drawing(relief, core, floor), ON_FLAT, dark)
     if cut_out:
-        return Guess(ink, ON_FLAT, dark) if _is_flat(grey, dark) else Guess(ink, FREE)
+        return Guess(ink, FREE)
     return Guess(ink, WIDE if wide or max(at_edges) > CONTACT else AT_EDGE)
 
 
@@ -149,12 +153,22 @@ def _core(relief: np.ndarray, floor: float) -> np.ndarray | None:
     return core if np.median(relief[core]) >= max(MIN_CONTRAST, 2 * floor) else None
 
 
-def _cut_out(relief: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
-    """Cut the ink out of a relief (H, W), its rim included: (h, w) float32 in [0, 1]."""
-    level = np.median(relief[core])
+def _cut_out(relief: np.ndarray, core: np.ndarray, floor: float, level: float | None = None) -> np.ndarray:
+    """Cut the ink out of a relief (H, W), its rim included: (h, w) float32 in [0, 1], 1 from ``level`` on."""
+    level = level or np.median(relief[core])
     ink = ndimage.binary_dilation(core, EIGHT_NEIGHBOURS, iterations=RIM, mask=relief > max(floor, FAINT * level))
     (box,) = ndimage.find_objects(ink.astype(int))
     return np.where(ink, relief / level, 0)[box].clip(0, 1).astype(np.float32)
+
+
+def _cut_out_drawing(relief: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
+    """Cut out a drawing that fills its picture, with all that is connected with its core, as `_cut_out` does.
+
+    Such a picture may be enlarged from few pixels: faint parts are ink, and thick strokes are blurred thin ones.
+    """
+    level = np.median(relief[core])
+    whole = ndimage.binary_propagation(core, EIGHT_NEIGHBOURS, mask=core | (relief > CONNECTED * level))
+    return _cut_out(relief, whole, floor, level) ** THINNED
 
 
 def _rooms(core: np.ndarray) -> list[np.ndarray]:
