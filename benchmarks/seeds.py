@@ -27,7 +27,7 @@ from benchmarks.machine import machine_name
 from benchmarks.recipes import RECIPES, parameters
 from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import set_up_machine
-from src.pipeline.params import Params, load_params
+from src.pipeline.params import PARAMS_FILE, Params, load_params
 from src.report.figures import BLUE, STYLE, VERMILION, encode_png
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
@@ -95,10 +95,10 @@ def measure(run: Run, params: Params) -> dict:
         row = row_of(run)
     if row is None:
         sys.exit(f"error: {run.experiment} failed; see `dvc queue logs {run.experiment}`")
-    expected = parameters(params, run.values())
-    for name, value in expected.items():
-        if row[name] != str(value) and row[name] != value:
-            sys.exit(f"error: {run.experiment} was run with {name}={row[name]}; `dvc exp remove {run.experiment}`")
+    for name, value in parameters(params, run.values()).items():
+        was = row.get(name, row.get(f"{PARAMS_FILE}:{name}"))  # the longer name where a metric has the short one
+        if was not in (value, str(value)):
+            sys.exit(f"error: {run.experiment} was run with {name}={was}; `dvc exp remove {run.experiment}`")
     return {
         "recipe": run.recipe,
         "parameters": parameters(params, RECIPES[run.recipe]),

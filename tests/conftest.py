@@ -138,6 +138,8 @@ def trained(trained_once: Project, tmp_path: Path) -> Project:
 def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of `trained_once` where the experiment ``longer`` (two epochs) has run, and was watched. Read it only.
 
+    It ends with ``report``: the last two stages would take longer than the rest.
+
     Attributes:
         output: what ``dvc exp run`` printed.
         watched: what ``dvc metrics show --json`` gave after the first epoch's end, while the run went on.
@@ -146,7 +148,7 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
     def make(path: Path) -> Project:
         project = trained_once.copy(path)
         lines = []
-        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2") as process:
+        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2", "report") as process:
             for line in process.stdout:
                 lines.append(line)
                 if line.startswith("epoch 1/2"):
