@@ -398,6 +398,18 @@ def test_blank_paper_is_called_empty():
     assert reading(encoded(Image.fromarray(grain), "JPEG")).warning == EMPTY
 
 
+def test_levels_of_16_bits_that_differ_by_next_to_nothing_are_one(tmp_path):
+    grey = np.full((64, 64), 65535, np.uint16)
+    grey[20:40, 20:40] = 0
+    grey[25, 25] = 1
+    Image.fromarray(grey).save(tmp_path / "picture.png")
+
+    read = read_grey(tmp_path / "picture.png")
+
+    assert guess_ground(read).ink.shape == (20, 20)
+    assert list(guess_strokes(read)) == []  # too wide for a stroke
+
+
 def test_a_decompression_bomb_is_refused():
     with pytest.raises(ValueError, match="more than 512"):
         form(huge())

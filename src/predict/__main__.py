@@ -9,6 +9,7 @@ import argparse
 import io
 import itertools
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # a file's name comes out as it is, whatever its encoding
+            # A file's name comes out as it is, whatever its encoding; on Windows what a code page lacks is spelt out.
+            stream.reconfigure(errors="surrogateescape" if os.name == "posix" else "backslashreplace")
     arguments = parse_arguments()
     classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=0))
 

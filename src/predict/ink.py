@@ -146,7 +146,7 @@ def _core(relief: np.ndarray, floor: float) -> np.ndarray | None:
     above = relief[relief > floor]
     if not len(above):
         return None
-    threshold = threshold_otsu(above) if np.ptp(above) > 0 else floor
+    threshold = threshold_otsu(above) if np.ptp(above) >= 1 else floor  # levels that differ by less are one
     pieces, count = ndimage.label(relief > threshold, EIGHT_NEIGHBOURS)
     amounts = ndimage.sum_labels(relief, pieces, np.arange(1, count + 1))
     core = np.concatenate([[False], amounts > SPECK * amounts.max()])[pieces]

@@ -48,11 +48,13 @@ def load_classifier(model_file: Path, machine: Machine) -> AnsweringModel:
 def read_digits(pictures: Sequence[np.ndarray], classifier: AnsweringModel) -> list[Reading]:
     """Read one digit in each of the ``pictures``, (H, W) float32 in [0, 255], dark on light or light on dark."""
     guesses = [[guess] if (guess := guess_ground(picture)) else [] for picture in pictures]
-    first = _best(guesses, classifier)
-    for picture, of_picture, best in zip(pictures, guesses, first, strict=True):
-        if not (best and best.cost < SURE):
-            of_picture += guess_strokes(picture, best.guess.dark if best else None)
     best = _best(guesses, classifier)
+    unsure = [number for number, one in enumerate(best) if not (one and one.cost < SURE)]
+    for number in unsure:
+        one = best[number]
+        guesses[number] += guess_strokes(pictures[number], one.guess.dark if one else None)
+    for number, one in zip(unsure, _best([guesses[number] for number in unsure], classifier), strict=True):
+        best[number] = one
     several = _are_several(best, classifier)
     return [_reading(one, more) for one, more in zip(best, several, strict=True)]
 

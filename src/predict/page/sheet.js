@@ -21,6 +21,8 @@ function sendDrawing() { // once a frame at most; the event below leaves out wha
 }
 
 function wipe() {
+  cancelAnimationFrame(frame); // a drawing that waits is gone, too
+  frame = 0;
   context.fillStyle = "white";
   context.fillRect(0, 0, sheet.width, sheet.height);
   say("");
@@ -68,12 +70,18 @@ function closeCamera() {
 }
 
 async function openCamera() {
+  shoot.disabled = true; // a second camera would never be stopped, and a picture before the first frame is empty
   try {
-    camera.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
+    await startCamera();
   } catch (error) {
+    closeCamera();
     say(`No camera: ${error.message}`);
-    return;
   }
+  shoot.disabled = false;
+}
+
+async function startCamera() {
+  camera.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
   say("");
   sheet.hidden = true;
   camera.hidden = noCamera.hidden = false;
