@@ -2,6 +2,8 @@
 
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -11,11 +13,14 @@ from src.pipeline.machine import Machine
 
 def processor_name() -> str:
     """As the operating system calls it."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     try:
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
         found = None
-    return found[1] if found else platform.processor()
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def machine_name(machine: Machine) -> str:

@@ -25,6 +25,7 @@ from matplotlib.ticker import PercentFormatter
 
 from benchmarks.machine import machine_name
 from benchmarks.recipes import RECIPES, parameters
+from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import set_up_machine
 from src.pipeline.params import PARAMS_FILE, Params, load_params
@@ -32,7 +33,7 @@ from src.report.figures import BLUE, STYLE, VERMILION, encode_png
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
 PICTURE_FILE = Path("benchmarks/seeds.png")
-POLL_SECONDS = 2.0
+POLL_SECONDS, PATIENCE = 2.0, 10
 LAST_STAGE = "evaluate"  # the others make nothing that is read here
 
 
@@ -53,6 +54,7 @@ class Run(NamedTuple):
         return RECIPES[self.recipe] | {"weights": self.weights, "seed": self.seed, "offline_fallback": False}
 
 
+@exit_on_user_error
 def main() -> None:
     arguments, params = parse_arguments(), load_params()
     wanted = itertools.starmap(Run, itertools.product(arguments.recipes, arguments.weights, arguments.seeds))
@@ -125,8 +127,10 @@ def bring_to_its_end(run: Run) -> None:
         values = [word for name, value in run.values().items() for word in ("-S", f"{name}={json.dumps(value)}")]
         dvc_prints("exp", "run", "--queue", "--name", run.experiment, *values, LAST_STAGE)
     dvc_prints("queue", "start")
-    while queue_state(run) in ("Queued", "Running"):
+    idle = 0  # polls in a row without a worker: one that starts or ends has none for a moment
+    while queue_state(run) in ("Queued", "Running") and idle < PATIENCE:
         time.sleep(POLL_SECONDS)
+        idle = 0 if worker_is_active() else idle + 1
 
 
 def row_of(run: Run) -> dict | None:
@@ -167,34 +171,34 @@ def dvc_prints(*arguments: str) -> str:
 
 
 def table(runs: Iterable[Mapping], params: Params) -> list[str]:
-    """The results as a Markdown table: a row for each recipe and weights."""
+    """The results as a Markdown table: a row for each recipe, weights and machine."""
     lines = [
-        "| recipe | weights | mean test accuracy | standard deviation | n | worst | median seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | weights | mean test accuracy | standard deviation | n | worst | median seconds | machine |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (recipe, weights), group in by_kind(runs, params).items():
+    for (recipe, weights, machine), group in by_kind(runs, params).items():
         accuracies = [run["test_accuracy"] for run in group]
         spread = f"{statistics.stdev(accuracies):.3%}" if len(group) > 1 else "-"
         seconds = [run["seconds"] for run in group if run["seconds"] is not None]
         lines.append(
             f"| {recipe} | {weights} | {statistics.mean(accuracies):.3%} | {spread} | {len(group)} "
-            f"| {min(accuracies):.2%} | {f'{statistics.median(seconds):.0f}' if seconds else '-'} |"
+            f"| {min(accuracies):.2%} | {f'{statistics.median(seconds):.0f}' if seconds else '-'} | {machine} |"
         )
     return lines
 
 
-def by_kind(runs: Iterable[Mapping], params: Params) -> dict[tuple[str, str], list[Mapping]]:
-    """Group the runs by recipe and weights; those of a recipe that is another one now are left out."""
-    groups: dict[tuple[str, str], list[Mapping]] = {}
+def by_kind(runs: Iterable[Mapping], params: Params) -> dict[tuple[str, str, str], list[Mapping]]:
+    """Group the runs by recipe, weights and machine; those of a recipe that is another one now are left out."""
+    groups: dict[tuple[str, str, str], list[Mapping]] = {}
     for run in runs:
         if run["recipe"] in RECIPES and run["parameters"] == parameters(params, RECIPES[run["recipe"]]):
-            groups.setdefault((run["recipe"], run["weights"]), []).append(run)
+            groups.setdefault((run["recipe"], run["weights"], run["machine"]), []).append(run)
     return groups
 
 
 @matplotlib.rc_context(STYLE)
 def draw(runs: Iterable[Mapping], params: Params) -> bytes:
-    """Draw each run's test accuracy as a dot, in a row for each recipe and weights, and a line at the mean."""
+    """Draw each run's test accuracy as a dot, in a row for each kind of run, and a line at the mean."""
     groups = by_kind(runs, params)
     figure = Figure(figsize=(8, 1 + 0.5 * len(groups)))
     axes = figure.subplots()
@@ -202,7 +206,7 @@ def draw(runs: Iterable[Mapping], params: Params) -> bytes:
         accuracies = [run["test_accuracy"] for run in group]
         axes.plot(accuracies, [row] * len(group), "o", color=BLUE, alpha=0.6)
         axes.plot([statistics.mean(accuracies)] * 2, [row - 0.3, row + 0.3], color=VERMILION)
-    axes.set_yticks(range(len(groups)), [f"{recipe}, {weights}" for recipe, weights in groups])
+    axes.set_yticks(range(len(groups)), [f"{recipe}, {weights}" for recipe, weights, _ in groups])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=2))
     axes.set_title("Test accuracy of each seed, and the mean")

@@ -77,7 +77,10 @@ def with_ratios(seconds: Mapping[str, Mapping[str, float | None]]) -> dict[str, 
     rows |= {f"{name}, median": finite(median) for name, median in medians.items()}
     for peer in [name for name in PEERS if name in medians]:
         ours = {name: median for name, median in medians.items() if name not in PEERS}
-        rows |= {f"{name} against the {peer}": finite(median / medians[peer]) for name, median in ours.items()}
+        rows |= {
+            f"{name} against {peer}": finite(median / medians[peer] if finite(medians[peer]) else float("inf"))
+            for name, median in ours.items()
+        }
     return rows
 
 

@@ -52,8 +52,8 @@ def test_the_table_has_mean_deviation_number_and_worst_of_each_kind():
     header, _, default, fastest = seeds.table([*runs, entry("fastest", "mine.pth")], PARAMS)
 
     assert header.count("|") == default.count("|")
-    assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | 101 |"
-    assert fastest == "| fastest | mine.pth | 99.000% | - | 1 | 99.00% | 100 |"
+    assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | 101 | a laptop |"
+    assert fastest == "| fastest | mine.pth | 99.000% | - | 1 | 99.00% | 100 | a laptop |"
 
 
 def test_the_picture_is_a_png_and_the_same_bytes_each_time():
