@@ -72,11 +72,15 @@ def test_the_pages_say_what_the_committed_files_say():
     assert stale == [], "run `make docs`"
 
 
-def test_the_pictures_were_read_by_the_committed_model():
-    outs = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]["train"]["outs"]
-    (model,) = [out["md5"] for out in outs if out["path"] == "models/model.safetensors"]
+@pytest.mark.parametrize(
+    ("stage", "file", "name"),
+    [("train", "model.safetensors", "model_md5"), ("outliers", "outliers.safetensors", "outlier_head_md5")],
+)
+def test_the_pictures_were_read_by_the_committed_model(stage, file, name):
+    outs = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][stage]["outs"]
+    (committed,) = [out["md5"] for out in outs if out["path"] == f"models/{file}"]
 
-    assert read("benchmarks/pictures.json")["model_md5"] == model, "run `python -m benchmarks.pictures --photos 60`"
+    assert read("benchmarks/pictures.json")[name] == committed, "run `python -m benchmarks.pictures --photos 60`"
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "confusion_matrix", "mistakes", "reliability"])
