@@ -16,6 +16,8 @@ def main() -> None:
         stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
         for stage in stages:
             before = recorded(stage)
+            if stage.cmd_changed:
+                sys.exit(f"error: the command of {stage.name} changed since its run: run `dvc repro`")
             stage.save(allow_missing=True, run_cache=False)
             changed = [name for name, value in recorded(stage).items() if name in before and value != before[name]]
             if changed:

@@ -36,7 +36,9 @@ OUTLIERS = {  # of each kind to fit to, for each digit
     "shapes": 0.12,
 }
 MEASURED = 500  # of each kind to measure with, at most
-FALSE_ALARMS = 0.0035  # of the validation images
+# Of the validation images. At most 0.5% of the test images should be warned of; it was lowered from 0.45% after a model
+# with which they were 0.52%.
+FALSE_ALARMS = 0.0035
 FONTS, OTHER_FONTS = ("DejaVu",), ("STIXGeneral", "cmb", "cmr", "cmss", "cmtt")  # to fit to, to measure with
 
 

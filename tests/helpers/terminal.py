@@ -1,5 +1,6 @@
 """A terminal in which the commands of a document are typed, one block after another."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from helpers.project import Project
 BOUND = "=== the next command ==="
 # The environment that is there stands for the one that `make` would set up.
 PRELUDE = f"""set -e
-make() {{ command make -o setup -o setup-dev BIN={Path(sys.executable).parent} "$@"; }}
+make() {{ command make -o setup -o setup-dev BIN={shlex.quote(str(Path(sys.executable).parent))} "$@"; }}
 cd "$(cat "$PLACE")"
 """
 
