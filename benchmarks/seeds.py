@@ -21,7 +21,7 @@ from typing import NamedTuple
 import dvc.api
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from benchmarks.machine import machine_name
 from benchmarks.recipes import RECIPES, parameters
@@ -208,6 +208,7 @@ def draw(runs: Iterable[Mapping], params: Params) -> bytes:
         axes.plot([statistics.mean(accuracies)] * 2, [row - 0.3, row + 0.3], color=VERMILION)
     axes.set_yticks(range(len(groups)), [f"{recipe}, {weights}" for recipe, weights, _ in groups])
     axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=2))
     axes.set_title("Test accuracy of each seed, and the mean")
     axes.grid(axis="x")

@@ -15,9 +15,13 @@ from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, fell_back, table
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = "docs/demo.png"
 NOT_TIMED = "How long the training takes has not been measured yet."
-WEIGHTS = {"random": "random weights", "imagenet1k_v1": "torchvision's ImageNet weights"}
+NO_SEEDS = "No run over several seeds is committed yet."
+WEIGHTS = {
+    "random": "random weights",
+    "imagenet1k_v1": "torchvision's ImageNet weights",
+    "resnet18-imagenet-cntk.safetensors": "an ImageNet ResNet-18 of another training",
+}
 
 
 def headline() -> str:
@@ -71,10 +75,6 @@ def export() -> str:
     return f"{share:.2%} of the test images get the class that PyTorch gives"
 
 
-def demo() -> str:
-    return f"![The page to draw on: a digit and what the model says of it]({DEMO})" if there(DEMO) else ""
-
-
 def disk() -> str:
     return re.search(r"takes ([\d.]+ GB) in \.venv", text(".ci/setup"))[1]
 
@@ -97,8 +97,7 @@ def seconds_of_the_defaults() -> dict[str, float]:
     """The median seconds of the trainings with today's defaults over seeds, by machine."""
     from benchmarks.seeds import by_kind
 
-    runs = read("benchmarks/seeds.json")["runs"] if there("benchmarks/seeds.json") else []
-    kinds = by_kind([run for run in runs if run["seconds"] is not None], defaults())
+    kinds = by_kind([run for run in seed_runs() if run["seconds"] is not None], defaults())
     return {
         machine: statistics.median(run["seconds"] for run in group)
         for (recipe, _, machine), group in kinds.items()
@@ -161,12 +160,27 @@ def sweep() -> str:
 def seeds() -> str:
     from benchmarks.seeds import table as rows_of
 
-    if not there("benchmarks/seeds.json"):
-        return "No run over several seeds is committed yet."
-    measured = read("benchmarks/seeds.json")
-    picture = "![Test accuracy of each seed as a dot, and the mean of each recipe](../benchmarks/seeds.png)"
-    shown = ["", picture] if there("benchmarks/seeds.png") else []
-    return "\n".join([*rows_of(measured["runs"], defaults()), *shown])
+    return "\n".join(rows_of(seed_runs(), defaults())) if seed_runs() else NO_SEEDS
+
+
+def seeds_in_short() -> str:
+    from benchmarks.seeds import by_kind
+
+    rows = [
+        (
+            f"`{recipe}`",
+            WEIGHTS.get(weights, f"`{weights}`"),
+            f"{statistics.mean(run['test_accuracy'] for run in group):.2%}",
+            f"{min(run['test_accuracy'] for run in group):.2%}",
+            str(len(group)),
+        )
+        for (recipe, weights, _), group in by_kind(seed_runs(), defaults()).items()
+    ]
+    return table(("recipe", "starts from", "mean test accuracy", "worst", "seeds"), rows) if rows else NO_SEEDS
+
+
+def seed_runs() -> list[dict]:
+    return read("benchmarks/seeds.json")["runs"] if there("benchmarks/seeds.json") else []
 
 
 def pictures() -> str:
@@ -223,7 +237,7 @@ def names(functions: Iterable[Callable[[], str]]) -> dict[str, Callable[[], str]
 
 FACTS = names(
     (
-        headline, results, calibration, outliers, answers, export, demo, disk, duration, last_lines, graph, stages,
-        parameters, benchmark, sweep, seeds, pictures, formats, onnx_size, citation,
+        headline, results, calibration, outliers, answers, export, disk, duration, last_lines, graph, stages,
+        parameters, benchmark, sweep, seeds, seeds_in_short, pictures, formats, onnx_size, citation,
     )
 )  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from helpers.pictures import drawing
 
 from benchmarks.recipes import parameters
 from release import facts
@@ -39,27 +38,21 @@ def test_the_results_are_those_of_the_report(other_run):
     assert facts.results() in other_run.read("metrics/report.md")
 
 
-def test_a_picture_and_a_table_appear_once_their_files_are_there(other_run):
+def test_the_tables_of_seeds_appear_once_there_are_runs(other_run):
     run = {
-        "recipe": "default",
-        "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
-        "weights": "random",
-        "seed": 0,
-        "test_accuracy": 0.9,
-        "seconds": 60,
-        "machine": "a laptop",
-    }
-    for file in ("docs/demo.png", "benchmarks/seeds.json"):
-        (other_run.path / file).unlink(missing_ok=True)
-    before = facts.demo(), facts.seeds()
-    drawing().save(other_run.path / "docs/demo.png")
+        "recipe": "default", "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
+        "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60, "machine": "a laptop",
+    }  # fmt: skip
+    (other_run.path / "benchmarks/seeds.json").unlink(missing_ok=True)
+    before = facts.seeds()
     (other_run.path / "benchmarks/seeds.json").write_text(json.dumps({"runs": [run]}))
 
-    page = fill("<!-- demo -->\n<!-- /demo -->\n<!-- seeds -->\n<!-- /seeds -->\n")
+    page = fill("<!-- seeds -->\n<!-- /seeds -->\n<!-- seeds-in-short -->\n<!-- /seeds-in-short -->\n")
 
-    assert before == ("", "No run over several seeds is committed yet.")
-    assert "](docs/demo.png)\n" in page
+    assert before == "No run over several seeds is committed yet."
     assert "| default | random | 90.000% | - | 1 | 90.00% | 60 | a laptop |" in page
+    assert "| `default` | random weights | 90.00% | 90.00% | 1 |" in page
+    assert facts.duration().endswith("1 min on a laptop.")
 
 
 def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
