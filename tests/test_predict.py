@@ -56,8 +56,8 @@ def well_trained(trained_once, tmp_path_factory):
     """A clone with a model that is worth asking: 5 epochs on the sample."""
     project = trained_once.copy(tmp_path_factory.mktemp("well_trained"))
     project.set_params(epochs=5)
-    project.run("python", "-m", "src.train")
-    project.run("python", "-m", "src.evaluate")
+    for stage in ("train", "evaluate", "outliers"):
+        project.run("python", "-m", f"src.{stage}")
     return project
 
 
