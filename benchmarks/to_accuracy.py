@@ -77,11 +77,13 @@ def with_ratios(seconds: Mapping[str, Mapping[str, float | None]]) -> dict[str, 
     rows |= {f"{name}, median": finite(median) for name, median in medians.items()}
     for peer in [name for name in PEERS if name in medians]:
         ours = {name: median for name, median in medians.items() if name not in PEERS}
-        rows |= {
-            f"{name} against {peer}": finite(median / medians[peer] if finite(medians[peer]) else float("inf"))
-            for name, median in ours.items()
-        }
+        rows |= {f"{name} against {peer}": ratio(median, medians[peer]) for name, median in ours.items()}
     return rows
+
+
+def ratio(ours: float, theirs: float) -> float | None:
+    """Ours over theirs; None where either misses."""
+    return ours / theirs if max(ours, theirs) < float("inf") else None
 
 
 def finite(number: float) -> float | None:

@@ -34,18 +34,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(TAKES_LONG))
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        sort_for_workers(items)
-
-
-def sort_for_workers(items: list[pytest.Item]) -> None:
-    """Sort the files: one that needs the run on the sample comes first, then those that don't, so that none waits."""
-    sizes = collections.Counter(item.path for item in items)
-    waiting = {
-        item.path for item in items if "trained_once" in item.fixturenames and not item.get_closest_marker("skip")
-    }
-    first = max(waiting, key=lambda path: (sizes[path], path), default=None)
-    items.sort(key=lambda item: (item.path != first, item.path in waiting, -sizes[item.path], item.path))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
