@@ -27,12 +27,16 @@ WEIGHTS = {
 def headline() -> str:
     train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
     weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
-    missing = fell_back(defaults(), train)
+    asked = defaults()
+    missing = fell_back(asked, train)
     sentences = [
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
         f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
         f"{train['training_images']:,} images of {DATASETS[train['dataset']]}, from {weights}.",
-        *["The defaults ask for ImageNet weights on the full MNIST; not all of it could be downloaded where it ran."]
+        *[
+            f"The defaults ask for `dataset: {asked.dataset}` and `weights: {asked.weights}`; "
+            "not both could be downloaded where it ran."
+        ]
         * missing,
     ]
     return " ".join(sentences)

@@ -31,7 +31,7 @@ def test_the_headline_names_data_weights_and_errors_of_that_run(other_run):
 def test_the_headline_says_so_where_the_weights_could_not_be_had(other_run):
     other_run.set_params(weights="imagenet")
 
-    assert "not all of it could be downloaded" in facts.headline()
+    assert "`weights: imagenet`; not both could be downloaded" in facts.headline()
 
 
 def test_the_results_are_those_of_the_report(other_run):
