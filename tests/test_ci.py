@@ -12,7 +12,11 @@ from helpers.project import ROOT, needs_posix
 pytestmark = needs_posix
 
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
-RIGHTS = {"test": [{"contents": "read"}] * 3, "compare": [{"contents": "read", "pull-requests": "write"}]}
+RIGHTS = {
+    "test": [{"contents": "read"}] * 3,
+    "test-all": [{"contents": "read"}],
+    "compare": [{"contents": "read", "pull-requests": "write"}],
+}
 BIN = f"BIN={Path(sys.executable).parent}"  # the tools of this environment
 LINT = ("make", "-o", "setup-dev", BIN, "lint")
 MISTAKES = {  # a file to add, and a part of what the linters say of it
