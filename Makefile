@@ -29,10 +29,10 @@ lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(BIN)/zizmor --offline --quiet .github
 
 test: setup-dev  ## set up, then run the tests, two at a time
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: setup-dev  ## the same with the full campaign of faults
-	$(RUN) pytest --all -n 2 --dist loadfile
+	$(RUN) pytest --all -n 2 --dist loadfile --no-loadscope-reorder
 
 release-check: setup-dev  ## check that what is committed agrees with itself
 	$(RUN) pytest -q release

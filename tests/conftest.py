@@ -30,10 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--all"):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(TAKES_LONG))
+    skipped = [] if config.getoption("--all") else [item for item in items if "slow" in item.keywords]
+    for item in skipped:
+        item.add_marker(pytest.mark.skip(TAKES_LONG))
+    # One worker makes the runs that are shared, while the other has the files that need none.
+    needs_run = {item.path for item in set(items).difference(skipped) if "trained_once" in item.fixturenames}
+    items.sort(key=lambda item: (item.path.stem != "test_workflow", item.path in needs_run))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -126,7 +128,7 @@ def trained(trained_once: Project, tmp_path: Path) -> Project:
 def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of `trained_once` where the experiment ``longer`` (two epochs) has run, and was watched. Read it only.
 
-    It ends with ``report``: the last two stages would take longer than the rest.
+    It ends with ``evaluate``: the other stages would take longer than these.
 
     Attributes:
         output: what ``dvc exp run`` printed.
@@ -136,7 +138,7 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
     def make(path: Path) -> Project:
         project = trained_once.copy(path)
         lines = []
-        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2", "report") as process:
+        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2", "evaluate") as process:
             for line in process.stdout:
                 lines.append(line)
                 if line.startswith("epoch 1/2"):

@@ -77,6 +77,7 @@ def shallow(trained, tmp_path_factory) -> Project:
     return shallow
 
 
+@pytest.mark.slow
 def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost(shallow, fails):
     done = shallow.run(*TEMPORARY, ok=False)
 
@@ -101,6 +102,7 @@ def subfolder(trained, tmp_path_factory) -> Project:
     return Project(outer.path / "inner")
 
 
+@pytest.mark.slow
 def test_in_a_folder_of_another_repository_experiments_work(subfolder):
     done = subfolder.run("dvc", "exp", "run", "--temp", "-n", "inside", "-S", "checkpoint_minutes=1")
 
@@ -127,6 +129,7 @@ def test_in_a_folder_of_another_repository_the_first_run_asks_for_a_commit(subfo
     fails(done, "run `git add -A . && git commit -m start`")
 
 
+@pytest.mark.slow
 def test_a_relative_mirror_is_found_by_a_temporary_experiment_too(trained, full_mnist):
     mirror = os.path.relpath(full_mnist, trained.path)
     command = ("dvc", "exp", "run", "--temp", "download", "-S", "dataset=mnist", "-S", "offline_fallback=false")
@@ -136,6 +139,7 @@ def test_a_relative_mirror_is_found_by_a_temporary_experiment_too(trained, full_
     assert "download: mnist, initial weights random" in done.stdout
 
 
+@pytest.mark.slow
 def test_each_line_appears_in_a_pipe_when_it_is_printed(project, digits):
     write_data(project, digits, training=60, test=20)
     project.set_params(epochs=2, batch_size=16, validation_size=0)

@@ -67,6 +67,7 @@ def test_make_lint_accepts_the_project(project):
     project.run(*LINT)
 
 
+@pytest.mark.slow
 def test_make_lint_finds_what_is_wrong(project):
     for name, (text, _) in MISTAKES.items():
         (project.path / name).write_text(text)

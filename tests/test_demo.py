@@ -88,6 +88,7 @@ def classifier(trained_once):
 
 
 @pytest.mark.parametrize("strokes", [ONE, ZERO], ids=["a 1", "a 0"])
+@pytest.mark.slow
 def test_a_drawing_is_answered_as_predict_answers_it(tab, classifier, strokes):
     tab.draw("#sheet", strokes)
 
@@ -101,6 +102,7 @@ def test_a_drawing_is_answered_as_predict_answers_it(tab, classifier, strokes):
     assert tab.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_well_trained_model_reads_a_drawn_1_and_0(trained_once, browser, tmp_path):
     if reason := needs_gradio():
@@ -116,6 +118,7 @@ def test_a_well_trained_model_reads_a_drawn_1_and_0(trained_once, browser, tmp_p
             browser.wait_for(f"/^{digit}, (100|[5-9])/.test({ANSWER})")
 
 
+@pytest.mark.slow
 def test_a_chosen_picture_stands_beside_what_the_network_saw(tab, tmp_path):
     (tmp_path / "5.heic").write_bytes(encoded(drawing(300), "HEIF"))
 
@@ -126,6 +129,7 @@ def test_a_chosen_picture_stands_beside_what_the_network_saw(tab, tmp_path):
     assert sizes == [300, 28]
 
 
+@pytest.mark.slow
 def test_a_picture_from_the_camera_is_read(tab):
     tab.click("#shoot")
     tab.wait_for("!document.querySelector('#camera').hidden && document.querySelector('#camera').videoWidth > 0")
@@ -135,6 +139,7 @@ def test_a_picture_from_the_camera_is_read(tab):
     assert tab.evaluate("document.querySelector('#camera').hidden")
 
 
+@pytest.mark.slow
 def test_the_keyboard_draws_and_reaches_every_control_in_order(tab):
     reached = []
     tab.press("Tab", code=9)
@@ -152,6 +157,7 @@ def test_the_keyboard_draws_and_reaches_every_control_in_order(tab):
     assert tab.wait_for(f"{ANSWER} === '{NOTHING}'")
 
 
+@pytest.mark.slow
 def test_a_screen_reader_is_told_what_everything_is(tab):
     tab.draw("#sheet", ONE)
     spoken = tab.wait_for("document.querySelector('#spoken').textContent")
@@ -168,6 +174,7 @@ def test_a_screen_reader_is_told_what_everything_is(tab):
     assert "" not in {name for role, name in told if role in ("button", "image", "table")}
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone(browser, page):
     open_page(browser, page, width=390, height=844, mobile=True)
     browser.draw("#sheet", ONE)
@@ -177,6 +184,7 @@ def test_it_fits_a_phone(browser, page):
     assert browser.box("#sheet")[2] >= 280
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_a_line_on_the_page_and_the_next_picture_is_answered(tab, tmp_path):
     file = tmp_path / "picture.png"
     for content, line in UNREADABLE.values():
@@ -189,12 +197,14 @@ def test_what_cannot_be_read_is_a_line_on_the_page_and_the_next_picture_is_answe
     assert "Not read" not in choose(tab, file)
 
 
+@pytest.mark.slow
 def test_a_warning_stands_on_the_page(tab, tmp_path):
     (tmp_path / "blank.png").write_bytes(encoded(Image.new("L", (50, 50), 255)))
 
     assert choose(tab, tmp_path / "blank.png") == "Warning: an empty picture."
 
 
+@pytest.mark.slow
 def test_no_request_leaves_the_machine(tab, page, read):
     read(encoded(drawing()))
     elsewhere = [url for url in tab.requests if not url.startswith((page.address, "data:", "about:"))]

@@ -1,6 +1,5 @@
 """The only stage that uses a network: servers that behave, misbehave or are not there, all on loopback."""
 
-import functools
 import gzip
 import hashlib
 import json
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from helpers.project import quick_params, slow
+from helpers.project import quick_params
 from helpers.published import random_weights, stand_in_mnist, stand_in_weights
 from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
@@ -30,7 +29,6 @@ from src.train.training import initial_model
 
 CONTENT = bytes(range(256)) * 1000
 KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
-READ_ONCE = functools.cache(sample_files)  # it takes seconds
 RAW = Path("data/mnist/MNIST/raw")
 WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
 
@@ -39,7 +37,6 @@ WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
 def short_waits_and_no_variables_of_the_user(monkeypatch):
     for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "sample_files", READ_ONCE)
     monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.5)
     monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
     monkeypatch.setattr("src.download.fetch.REACH_TIMEOUT", 1.0)
@@ -446,7 +443,7 @@ def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monk
 
 
 def test_the_sample_is_the_same_bytes_everywhere():
-    files = READ_ONCE()
+    files = sample_files()
 
     combined = hashlib.sha256(b"".join(files[name] for name in sorted(files)))
 
@@ -520,13 +517,15 @@ def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_proje
 # Without a network
 
 
-def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(project):
-    project.set_params(dataset="mnist", weights="imagenet")
+def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(in_project, monkeypatch, capsys):
+    for variable, proxy in NO_NETWORK.items():
+        monkeypatch.setenv(variable, proxy)
+    in_project.set_params(dataset="mnist", weights="imagenet")
 
-    output = project.run("dvc", "repro", "download", **NO_NETWORK).stdout
+    download.main()
 
-    found = json.loads(project.read("data/manifest.json"))
-    assert (found["dataset"], found["initial_weights"]) == ("sample", "random")
+    output = capsys.readouterr().out
+    assert (manifest()["dataset"], manifest()["initial_weights"]) == ("sample", "random")
     assert "SAMPLE" in output
     assert "RANDOM" in output
     assert "mnist/train-images-idx3-ubyte.gz: can't be reached: the proxy: Connection refused" in output
@@ -607,7 +606,8 @@ def test_a_strangers_file_is_named_and_stays(in_project, name):
     assert stranger.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("name", [".DS_Store", slow("Thumbs.db"), slow("desktop.ini")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
 def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
     (trained.path / "data/mnist" / name).write_bytes(b"the system's")
 
@@ -616,6 +616,7 @@ def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
     assert trained.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
 
+@pytest.mark.slow
 def test_dvc_repro_leaves_a_strangers_file_where_it_is(trained, fails):
     stranger = trained.path / "data/mnist/notes.txt"
     stranger.write_bytes(b"mine")

@@ -18,7 +18,7 @@ import torch
 from helpers import faults
 from helpers.data import write_data
 from helpers.faults import FULL, READ_ONLY, contents, disturb, forget_all_but_download, heed_ctrl_c, leftovers
-from helpers.project import Project, make_project, needs_posix
+from helpers.project import Project, make_project, needs_posix, slow
 from helpers.training import MACHINE, StopAt, small_model, small_params, small_sets
 from torchvision.models import resnet18
 
@@ -51,6 +51,7 @@ def untrained(trained) -> Project:
     return trained
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_to_the_same_bytes(untrained, trained_once, tries):
     tries("SIGKILL of the process group, then dvc repro", quick=1, full=1)
     untrained.set_params(checkpoint_minutes=1e-6)  # after each step
@@ -83,7 +84,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(untrained, trained_once, tr
     assert leftovers(untrained) == []
 
 
-@pytest.mark.parametrize("stage", ["download", "train", "evaluate", "report", "outliers", "export"])
+@pytest.mark.parametrize("stage", ["train", *map(slow, ("download", "evaluate", "report", "outliers", "export"))])
 def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback_either(trained, tries, stage):
     chance = random.Random(stage)
     for _ in range(tries("SIGINT while a stage starts", quick=1, full=10)):
@@ -389,28 +390,29 @@ def can_mount(tmp_path_factory) -> None:
         pytest.skip("needs the right to mount in a namespace of its own")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY])
 @pytest.mark.parametrize(
-    ("stage", "folder", "named", "quick"),
+    ("stage", "folder", "named"),
     [
-        ("download", "data/mnist", "data/mnist/MNIST/raw/train-images-idx3-ubyte", 0),
-        ("download", "data/weights", "data/weights/README.txt", 0),
-        ("download", "data", "data/", 0),
-        ("train", "models", "models/model.safetensors", 0),
-        ("train", "metrics", "metrics/train", 0),
-        ("evaluate", "metrics/evaluate", "metrics/evaluate/", 0),
-        ("report", "metrics/report", "metrics/report/", 0),
-        ("report", "metrics", "metrics/report", 1),
-        ("outliers", "models", "models/outliers.safetensors", 0),
-        ("outliers", "metrics/outliers", "metrics/outliers/metrics.json", 0),
-        ("export", "models", "models/model.onnx", 0),
-        ("export", "metrics/export", "metrics/export/metrics.json", 0),
+        ("download", "data/mnist", "data/mnist/MNIST/raw/train-images-idx3-ubyte"),
+        ("download", "data/weights", "data/weights/README.txt"),
+        ("download", "data", "data/"),
+        ("train", "models", "models/model.safetensors"),
+        ("train", "metrics", "metrics/train"),
+        ("evaluate", "metrics/evaluate", "metrics/evaluate/"),
+        ("report", "metrics/report", "metrics/report/"),
+        ("report", "metrics", "metrics/report"),
+        ("outliers", "models", "models/outliers.safetensors"),
+        ("outliers", "metrics/outliers", "metrics/outliers/metrics.json"),
+        ("export", "models", "models/model.onnx"),
+        ("export", "metrics/export", "metrics/export/metrics.json"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_stays(
-    trained, can_mount, tries, fails, stage, folder, named, quick, fault
+    trained, can_mount, tries, fails, stage, folder, named, fault
 ):
-    tries(f"{fault} while writing an output", quick=quick if fault == FULL else 0, full=1)
+    tries(f"{fault} while writing an output", quick=1, full=1)
     if (stage, folder) == ("train", "metrics"):  # whose earlier curves dvclive removes, and so makes room for new ones
         for file in (trained.path / "metrics/train").rglob("*.*"):
             file.unlink()

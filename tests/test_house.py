@@ -73,6 +73,7 @@ def test_a_stage_depends_on_each_parameter_that_it_reads(stage):
     assert parameters_listed(stage) == parameters_read(stage)
 
 
+@pytest.mark.slow
 def test_importing_the_rooms_changes_nothing_of_the_process():
     modules = [file.removesuffix(".py").replace("/", ".") for file in source_files() if "__init__" not in file]
     program = (

@@ -205,6 +205,7 @@ def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_deterministically_is_said_once():
     program = (  # max_unpool2d stands in for what a GPU has no deterministic kernel for: the CPU has none for this
         "import torch\n"

@@ -83,10 +83,12 @@ def table(project: Project, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(project.read(f"metrics/evaluate/{name}.csv").splitlines()))
 
 
+@pytest.mark.slow
 def test_the_page_is_drawn_without_an_error(page):
     assert errors(page) == []
 
 
+@pytest.mark.slow
 def test_an_error_on_the_page_would_have_been_noticed(browser, address, plots):
     content = (plots / "index.html").read_text()
     content = content.replace("vega-lite.js", "no.js").replace("static/workspace", "static/no")
@@ -110,6 +112,7 @@ def test_the_page_needs_the_libraries_that_these_tests_bring(shown, tmp_path):
 @pytest.mark.parametrize(
     ("metric", "label"), [("loss", "mean cross-entropy per image"), ("accuracy", "share of images classified right")]
 )
+@pytest.mark.slow
 def test_one_plot_shows_the_curves_of_all_sets(page, metric, label):
     drawn = marks(page, "filename", "epoch", label)
 
@@ -119,6 +122,7 @@ def test_one_plot_shows_the_curves_of_all_sets(page, metric, label):
 
 
 @pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.slow
 def test_each_curve_has_a_plot_of_its_own(page, curve):
     metric = curve.partition("/")[2]
     first, _ = CURVES[curve]
@@ -127,6 +131,7 @@ def test_each_curve_has_a_plot_of_its_own(page, curve):
     assert (1, first) in numbers(page, "epoch", metric)
 
 
+@pytest.mark.slow
 def test_the_confusion_matrix_shows_how_often_each_class_was_taken_for_each(page, shown):
     cells = {
         (actual, predicted): int(count) for actual, predicted, count in marks(page, "actual", "predicted", "xy_count")
@@ -136,6 +141,7 @@ def test_the_confusion_matrix_shows_how_often_each_class_was_taken_for_each(page
     assert {pair: count for pair, count in cells.items() if count} == pairs
 
 
+@pytest.mark.slow
 def test_the_plot_of_the_classes_shows_three_scores_of_each(page, shown):
     drawn = {(digit, measure): float(score) for digit, measure, score in marks(page, "class", "measure", "score")}
 
@@ -148,6 +154,7 @@ def test_the_plot_of_the_classes_shows_three_scores_of_each(page, shown):
     assert drawn == pytest.approx(written)
 
 
+@pytest.mark.slow
 def test_the_plot_of_the_classes_tells_its_scores_apart_without_colour(page):
     shapes = {}
     for label, shape in re.findall(r'aria-label="class: \d; score: [\d.]+; measure: (\w+)"[^>]* d="(.+?)"', page):
@@ -157,6 +164,7 @@ def test_the_plot_of_the_classes_tells_its_scores_apart_without_colour(page):
     assert len(set.union(*shapes.values())) == 3
 
 
+@pytest.mark.slow
 def test_the_plot_of_the_calibration_shows_each_bin(page, shown):
     drawn = numbers(page, "confidence", "accuracy")
 
@@ -165,6 +173,7 @@ def test_the_plot_of_the_calibration_shows_each_bin(page, shown):
 
 
 @pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.slow
 def test_the_page_shows_each_picture(page, name):
     assert page.count(f'<img src="static/workspace_metrics_report_{name}.png"') == 1
 

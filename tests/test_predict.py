@@ -177,6 +177,7 @@ def test_what_cannot_be_answered_is_one_line_each_and_the_rest_is_answered(train
     assert lines[4] == f"error: {tmp_path}/empty: a folder without images"
 
 
+@pytest.mark.slow
 def test_it_runs_from_any_folder(trained_once, tmp_path):
     (tmp_path / "1.png").write_bytes(encoded(drawing()))
     expected = predict(trained_once, f"{tmp_path}/1.png").stdout.splitlines()[1].split()
@@ -340,7 +341,7 @@ def test_of_several_frames_the_first_is_read():
 
 @pytest.mark.parametrize("drawn", [np.asarray, marker])
 def test_a_form_is_what_mnists_makers_made(digits, drawn):
-    for image in digits[0][::200]:
+    for image in digits[0][::400]:
         made = form_of(Image.fromarray(drawn(image)))
 
         assert max(extent(made)) == pytest.approx(20, abs=1)
@@ -358,12 +359,12 @@ def test_mnists_own_images_stay_nearly_as_they_are(digits):
 def test_uneven_light_a_shadow_and_grain_leave_no_trace(digits):
     chance = np.random.default_rng(0)
     differences = []
-    for image in digits[0][::250]:
+    for image in digits[0][::500]:
         photo, _ = photograph(marker(image), 0, chance)
         with contextlib.suppress(ValueError):  # what is too faint is called empty
             differences.append(difference(form_of(photo, "JPEG"), form_of(Image.fromarray(marker(image)))))
 
-    assert len(differences) >= 18  # of 20
+    assert len(differences) >= 9  # of 10
     assert np.median(differences) < 16  # they are turned by up to 8 degrees
 
 

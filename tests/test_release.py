@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 CHECK = ("python", "-m", "pytest", "-q", "release", "-k", "sources or parameters or results")
 
 
@@ -14,6 +16,7 @@ def test_a_committed_run_agrees_with_itself(trained):
     trained.run(*CHECK)
 
 
+@pytest.mark.slow
 def test_an_edited_comment_is_named_with_the_two_commands_that_mend_it(trained):
     edit_a_comment(trained)
 
@@ -24,6 +27,7 @@ def test_an_edited_comment_is_named_with_the_two_commands_that_mend_it(trained):
     assert "`make lock`" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_lock_is_mended_in_a_clone_that_has_neither_data_nor_model(trained):
     edit_a_comment(trained)
     shutil.rmtree(trained.path / "data/mnist")
@@ -59,6 +63,7 @@ def test_the_lock_is_not_mended_where_a_result_is_of_another_run(trained, fails)
     assert trained.read("dvc.lock") == lock
 
 
+@pytest.mark.slow
 def test_a_changed_result_in_git_is_named(trained):
     metrics = trained.path / "metrics/evaluate/metrics.json"
     metrics.write_text(metrics.read_text().replace('"errors": ', '"errors": 1'))

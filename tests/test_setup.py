@@ -65,6 +65,7 @@ def test_the_compiled_files_pin_the_same_versions(smaller, larger):
     assert {package: more.get(package) for package in some} == some
 
 
+@pytest.mark.slow
 def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):
     first = bare.run("make", "setup")
     second = bare.run("make", "setup")
@@ -96,6 +97,7 @@ def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
     assert str(bare.path) in done.stdout
 
 
+@pytest.mark.slow
 def test_an_environment_keeps_the_build_of_pytorch_that_it_was_made_with(bare):
     for name in ("pip", "uv"):  # in the place of those that would download it
         (bare.path / "tools" / name).mkdir(parents=True)

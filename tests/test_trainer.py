@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.processes import run_processes
+from helpers.project import slow
 from helpers.training import (
     MACHINE,
     Killed,
@@ -107,14 +108,14 @@ def test_a_part_of_the_state_that_did_not_come_back_would_be_noticed(digits, und
     assert differences(result, undisturbed) != []
 
 
-def disturb_two_processes(group, sets, folder):
+def disturb_two_processes(group, sets, folder, looks):
     """In one of two processes: train undisturbed, then with each disturbance; list where the ends differ."""
     params = small_params(checkpoint_minutes=EACH_STEP)
     found = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("DVC_ROOT", str(folder))
         undisturbed = train_to_the_end(params, sets, group, Checkpoint({}), StopAt())
-        for look in (1, 3, 5, 6, 8, 14):
+        for look in looks:
             checkpoint = Checkpoint({"stopped at": look})
             stop = StopAt(look if group.rank == 1 else None)  # one process alone gets the signal
             with pytest.raises(Interrupted):
@@ -130,10 +131,11 @@ def disturb_two_processes(group, sets, folder):
     return found
 
 
-def test_two_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp_path):
-    first, second = run_processes(2, tmp_path, disturb_two_processes, small_sets(digits), tmp_path)
+@pytest.mark.parametrize("looks", [(3, 6), slow((1, 5, 8, 14))])
+def test_two_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp_path, looks):
+    first, second = run_processes(2, tmp_path, disturb_two_processes, small_sets(digits), tmp_path, looks)
 
-    assert len(first) == len(second) == 12
+    assert len(first) == len(second) == 2 * len(looks)
     assert set(map(tuple, first.values())) == set(map(tuple, second.values())) == {()}
 
 

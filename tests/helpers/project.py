@@ -90,6 +90,8 @@ class Project:
         match command:
             case "python", "-m", module, *arguments if module.startswith("src."):
                 done = run_module(module, tuple(arguments), self.path, env)
+            case "dvc", *arguments:
+                done = run_module("dvc", tuple(arguments), self.path, env)
             case _:
                 done = subprocess.run(
                     command, cwd=self.path, env=env, capture_output=True, text=True, timeout=900, check=False

@@ -1,13 +1,17 @@
-"""A stage's command, run by a process that has its libraries already: importing them takes it most of its seconds."""
+"""A stage's or DVC's command, run by a process that has its libraries already: they take most of its seconds."""
 
 import multiprocessing
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-LIBRARIES = ["torch", "torchvision", "scipy.ndimage", "matplotlib.figure"]
+LIBRARIES = [
+    *("torch", "torchvision", "scipy.ndimage", "matplotlib.figure", "dvclive", "pydantic"),
+    *("dvc.cli.parser", "dvc.repo.experiments.queue.celery", "dvc.render.match", "tabulate"),
+]
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 if START_METHOD == "forkserver":  # a server that has imported them forks the processes
     multiprocessing.set_forkserver_preload(LIBRARIES)
@@ -41,4 +45,9 @@ def _run(
     for name in [name for name in sys.modules if name.split(".")[0] == "src"]:
         del sys.modules[name]  # those of the project that the tests were started from
     sys.argv[1:] = arguments
+    if module == "dvc":
+        import dvc.cli
+
+        sys.argv[0] = shutil.which("dvc") or "dvc"  # what it starts its workers by
+        sys.exit(dvc.cli.main(sys.argv[1:]))
     runpy.run_module(module, run_name="__main__", alter_sys=True)
