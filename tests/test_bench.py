@@ -121,7 +121,7 @@ def test_a_sweep_writes_each_recipe_down_and_runs_none_twice(trained):
     assert first["parameters"]["epochs"] == 0.1
     assert (second["parameters"]["epochs"], second["parameters"]["augment"]) == (0.2, False)
     assert first["accuracy"][-1] * 667 == pytest.approx(round(first["accuracy"][-1] * 667))  # a sixth of 4,000
-    assert "| `epochs=0.2`, `augment=False` | random | 0 |" in tables[1]
+    assert "| `augment=False`, `epochs=0.2` | random | 0 |" in tables[1]
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def test_a_grid_is_queued_run_shown_compared_applied_and_branched(trained):
 
     assert "lr: 0.005" in trained.read("params.yaml")
     assert "up to date" in trained.run("dvc", "repro").stdout
-    assert "test.accuracy" in trained.run("dvc", "metrics", "diff", "HEAD").stdout
+    assert "test.loss" in trained.run("dvc", "metrics", "diff", "HEAD").stdout
     assert "lr" in trained.run("dvc", "params", "diff", "HEAD").stdout
 
     trained.run("dvc", "plots", "diff", "HEAD", "--out", "page")
