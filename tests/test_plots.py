@@ -109,10 +109,10 @@ def test_the_page_needs_the_libraries_that_these_tests_bring(shown, tmp_path):
     assert [package.partition("@")[0] for package in needed] == ["vega", "vega-lite", "vega-embed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "label"), [("loss", "mean cross-entropy per image"), ("accuracy", "share of images classified right")]
 )
-@pytest.mark.slow
 def test_one_plot_shows_the_curves_of_all_sets(page, metric, label):
     drawn = marks(page, "filename", "epoch", label)
 
@@ -121,8 +121,8 @@ def test_one_plot_shows_the_curves_of_all_sets(page, metric, label):
         assert (f"{name}/{metric}.tsv", "1", str(first)) in drawn
 
 
-@pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.slow
+@pytest.mark.parametrize("curve", CURVES)
 def test_each_curve_has_a_plot_of_its_own(page, curve):
     metric = curve.partition("/")[2]
     first, _ = CURVES[curve]
@@ -172,8 +172,8 @@ def test_the_plot_of_the_calibration_shows_each_bin(page, shown):
     assert sorted(drawn) == [pytest.approx(point) for point in sorted(written)]
 
 
-@pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
 def test_the_page_shows_each_picture(page, name):
     assert page.count(f'<img src="static/workspace_metrics_report_{name}.png"') == 1
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LIBRARIES = [
+LIBRARIES = [  # not pygit2, which reads HOME when it is imported
     *("torch", "torchvision", "scipy.ndimage", "matplotlib.figure", "dvclive", "pydantic"),
     *("dvc.cli.parser", "dvc.repo.experiments.queue.celery", "dvc.render.match", "tabulate"),
 ]
