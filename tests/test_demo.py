@@ -87,8 +87,8 @@ def classifier(trained_once):
     return load_classifier(trained_once.path / "models/model.onnx", Machine(torch.device("cpu"), torch.float32))
 
 
-@pytest.mark.parametrize("strokes", [ONE, ZERO], ids=["a 1", "a 0"])
 @pytest.mark.slow
+@pytest.mark.parametrize("strokes", [ONE, ZERO], ids=["a 1", "a 0"])
 def test_a_drawing_is_answered_as_predict_answers_it(tab, classifier, strokes):
     tab.draw("#sheet", strokes)
 
