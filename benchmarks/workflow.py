@@ -20,7 +20,7 @@ def measure_workflow(common: Mapping[str, object]) -> Iterator[tuple[str, dict[s
 
 
 def repro(common: Mapping[str, object]) -> dict[str, float | None]:
-    """Run the workflow with a training that is nearly nothing, and take what that took off."""
+    """Run the workflow with a training of a twentieth of an epoch, and take what that took off."""
     with project_copy(common | {"weights": "random", "epochs": 0.05}) as root:
         lines = list(run(root, *DVC, "repro"))
         starts = [(found[1], at) for at, line in lines if (found := re.match(r"Running stage '(\w+)'", line))]
@@ -31,7 +31,7 @@ def repro(common: Mapping[str, object]) -> dict[str, float | None]:
         experiment = ("exp", "run", "-S", "seed=1")
         again = {
             "with nothing to do": ("repro",),
-            "an experiment": experiment,
+            "an experiment of 0.05 epochs": experiment,
             "the same experiment again, restored": experiment,
         }
         rows = {f"{name}{', its training left out' * (name == 'train')}": took for name, took in stages.items()}

@@ -90,7 +90,7 @@ def duration() -> str:
     for machine, measured in read("benchmarks/results.json")["columns"].items():
         if measured.get("defaults", {}).get("epochs") == epochs:
             times[machine] = f"{measured['defaults']['seconds in all'] / 60:.0f} min"
-        elif rate := measured.get("seed recipe's work", {}).get("defaults at 28 px, images/s"):
+        elif rate := measured.get("training with the defaults", {}).get("28 px, images/s"):
             times[machine] = f"about {epochs * images / rate / 60:.0f} min, by the rate of a few steps,"
     times |= {machine: f"{seconds / 60:.0f} min" for machine, seconds in seconds_of_the_defaults().items()}
     listed = "; ".join(f"{time} on {machine}" for machine, time in times.items())

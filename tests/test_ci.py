@@ -129,4 +129,4 @@ def test_compare_puts_two_commits_on_one_page_and_leaves_the_workspace_alone(tra
         assert f"![before]({before})\n![after]({after})" in page
         assert (trained.path / "comparison" / before).read_bytes() == recorded
         assert ((trained.path / "comparison" / after).read_bytes() == recorded) is (name != "reliability")
-    assert trained.run("git", "status", "--porcelain").stdout == "?? comparison/\n"
+    assert trained.run("git", "status", "--porcelain").stdout == ""

@@ -68,7 +68,7 @@ def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
 
 
 def test_without_a_whole_training_the_time_is_told_from_the_rate(other_run):
-    columns = {"a laptop": {"seed recipe's work": {"defaults at 28 px, images/s": 10.0}}}
+    columns = {"a laptop": {"training with the defaults": {"28 px, images/s": 10.0}}}
     (other_run.path / "benchmarks/results.json").write_text(json.dumps({"columns": columns}))
 
     assert (
