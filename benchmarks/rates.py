@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import seed_recipe
-from src.export import encode_onnx
+from src.export.translation import encode_onnx
 from src.mnist.images import Images, load_test_images, load_training_images
 from src.mnist.manifest import Manifest
 from src.pipeline.machine import Machine, set_up_machine

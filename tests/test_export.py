@@ -12,9 +12,10 @@ import pytest
 import torch
 from helpers.project import ROOT
 
-from src import export
-from src.export import encode_onnx
+from src.export import __main__ as export
+from src.export.translation import encode_onnx
 from src.mnist.inputs import to_input
+from src.pipeline.errors import UserError
 from src.resnet.inference import Answers
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
@@ -159,3 +160,10 @@ def test_a_model_that_differs_from_pytorchs_is_not_kept(trained, monkeypatch):
         export.main()
 
     assert not (trained.path / "models/model.onnx").exists()
+
+
+def test_a_damaged_model_in_memory_is_not_printed():
+    with pytest.raises(
+        UserError, match=r"^the exported model is missing or damaged: .{1,200}; run `dvc repro export`$"
+    ):
+        OnnxClassifier(b"\x08" * 10_000)

@@ -1,8 +1,10 @@
 """The house: which room may import which, and how long things may get."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from helpers.project import ROOT
@@ -13,6 +15,7 @@ from helpers.sources import (
     imported_by,
     main_file,
     main_length,
+    packages_imported_by,
     parameters_listed,
     parameters_read,
     room,
@@ -61,7 +64,7 @@ def test_the_main_of_a_stage_fits_on_a_screen(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_rooms_that_its_files_lie_in(stage):
-    rooms = {file if file.count("/") == 1 else file.rpartition("/")[0] for file in files_of_stage(stage)}
+    rooms = {file.rpartition("/")[0] for file in files_of_stage(stage)}
 
     listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
 
@@ -71,6 +74,19 @@ def test_a_stage_depends_on_the_rooms_that_its_files_lie_in(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_each_parameter_that_it_reads(stage):
     assert parameters_listed(stage) == parameters_read(stage)
+
+
+def test_each_package_that_the_sources_import_is_listed_as_a_direct_dependency():
+    text = "".join((ROOT / name).read_text() for name in ("requirements.in", "requirements-demo.in"))
+    listed = {name.lower() for name in re.findall(r"^([\w.-]+)==", text, re.M)}
+    belongs_to = metadata.packages_distributions()
+
+    imported = {name for file in source_files() for name in packages_imported_by(file)} - sys.stdlib_module_names
+
+    assert "torch" in imported
+    assert [
+        name for name in sorted(imported) if not {of.lower().replace("_", "-") for of in belongs_to[name]} & listed
+    ] == []
 
 
 @pytest.mark.slow

@@ -21,21 +21,28 @@ def source_files() -> list[str]:
 
 
 def room(file: str) -> str:
-    """The room that a source file belongs to: its folder under src/, or its own name where it lies there itself."""
-    return Path(file).parts[1].removesuffix(".py")
+    """The room that a source file belongs to: its folder under src/."""
+    return Path(file).parts[1]
 
 
 def main_file(stage: str) -> str:
     """The file that ``python -m src.<stage>`` runs."""
-    alone = f"src/{stage}.py"
-    return alone if (ROOT / alone).exists() else f"src/{stage}/__main__.py"
+    return f"src/{stage}/__main__.py"
 
 
 def imported_by(file: str) -> set[str]:
     """The project's files that a source file imports by itself."""
+    return {module.replace(".", "/") + ".py" for module in _modules(file) if module.startswith("src.")}
+
+
+def packages_imported_by(file: str) -> set[str]:
+    """The packages that are not the project's and that a source file imports, as Python calls them."""
+    return {module.partition(".")[0] for module in _modules(file)} - {"src"}
+
+
+def _modules(file: str) -> list[str]:
     modules = [node.module for node in nodes_of(file) if isinstance(node, ast.ImportFrom) and node.module]
-    modules += [alias.name for node in nodes_of(file) if isinstance(node, ast.Import) for alias in node.names]
-    return {module.replace(".", "/") + ".py" for module in modules if module.startswith("src.")}
+    return modules + [alias.name for node in nodes_of(file) if isinstance(node, ast.Import) for alias in node.names]
 
 
 def files_of_stage(stage: str) -> set[str]:

@@ -1,59 +1,18 @@
-"""Stage ``export``: the trained model as ONNX with its preprocessing inside, checked against PyTorch."""
-
-from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
-
-if __name__ == "__main__":
-    before_imports()
+"""Translating a trained model to ONNX, its preprocessing inside."""
 
 import json
 
 import torch
 from torch import nn
 
-from src.mnist.images import SIDE, load_test_images
+from src.mnist.images import SIDE
 from src.mnist.inputs import to_input
-from src.mnist.manifest import load_manifest
-from src.pipeline.files import write_file, write_json
-from src.pipeline.machine import set_up_machine
-from src.pipeline.params import load_params
-from src.pipeline.results import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE, OUTLIER_HEAD_FILE
-from src.resnet.inference import Classifier
-from src.resnet.model_file import METADATA_KEY, load_model, load_outlier_head
-from src.resnet.onnx_model import INPUT, LOGITS, SCORE, OnnxClassifier
+from src.resnet.model_file import METADATA_KEY
+from src.resnet.onnx_model import INPUT, LOGITS, SCORE
 from src.resnet.outliers import OutlierHead, logits_and_features
 from src.resnet.trim import as_convolutions, trim
 
 OPSET, IR_VERSION = 18, 8  # of 2022: runtimes of 2023 open it
-TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far below what changes a prediction
-
-
-@exit_on_user_error
-def main() -> None:
-    params = load_params()
-    machine = set_up_machine("cpu", "fp32", params.threads)
-
-    # Load the model and the test images.
-    model, metadata = load_model(MODEL_FILE)
-    head = load_outlier_head(OUTLIER_HEAD_FILE, model)
-    images, _ = load_test_images(load_manifest())
-
-    # Translate.
-    print(f"export: translating the model, then checking it on {len(images):,} test images")
-    onnx = encode_onnx(model, head, metadata)
-
-    # Compare its answers with PyTorch's.
-    expected = Classifier(MODEL_FILE, machine, OUTLIER_HEAD_FILE).answers(images)
-    answers = OnnxClassifier(onnx).answers(images)
-    difference = (answers.logits - expected.logits).abs().max().item()
-    same = (answers.logits.argmax(1) == expected.logits.argmax(1)).double().mean().item()
-    for output, other in zip(answers, expected, strict=True):
-        if not torch.allclose(output, other, rtol=TOLERANCE, atol=TOLERANCE):
-            raise UserError(f"the ONNX model differs from PyTorch's by {(output - other).abs().max().item():.2g}")
-
-    # Save.
-    write_file(ONNX_FILE, onnx)
-    write_json(EXPORT_METRICS_FILE, {"onnx": {"same_predictions": same}})
-    print(f"export: {ONNX_FILE} predicts as PyTorch does for {same:.2%} of them, its logits within {difference:.1e}")
 
 
 class WholeModel(nn.Module):
@@ -96,7 +55,3 @@ def encode_onnx(model: nn.Module, head: OutlierHead, metadata: dict) -> bytes:
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
     proto.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
     return proto.SerializeToString(deterministic=True)
-
-
-if __name__ == "__main__":
-    run_and_exit(main)
