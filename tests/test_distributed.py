@@ -240,6 +240,13 @@ def test_a_process_that_lost_its_peer_says_so_in_one_line(tmp_path):
         run_processes(2, tmp_path, lose_a_peer)
 
 
+def test_processes_of_torchrun_refuse_a_device_that_they_cannot_share(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+
+    with pytest.raises(UserError, match="can't train on mps; set device to cpu"), process_group(torch.device("mps")):
+        pass
+
+
 def test_another_error_stays_what_it_is():
     with pytest.raises(RuntimeError, match="out of memory"), process_group(torch.device("cpu")):
         raise RuntimeError("out of memory")

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers.project import ROOT
 from torch import nn
 
+from src.pipeline import machine
 from src.pipeline.errors import UserError
 from src.pipeline.machine import Machine, set_up_machine
 
@@ -18,7 +20,8 @@ def settings_come_back(monkeypatch):
     """No test leaves PyTorch, or the environment, set otherwise for those that follow."""
     for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    monkeypatch.setattr(machine, "CPU_QUOTA_FILE", Path("no such file"))
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     yield
     torch.set_num_threads(threads)
@@ -234,3 +237,30 @@ def test_a_gpu_is_described_by_its_name(sees, monkeypatch):
     machine = set_up_machine("cuda", "bf16", 2)
 
     assert machine.describe()["device"] == "GPU number 0"
+
+
+@pytest.mark.parametrize(("content", "threads"), [("150000 100000", 2), ("max 100000", 8), ("9900000 100000", 8)])
+def test_a_containers_quota_of_processors_counts(sees, monkeypatch, tmp_path, content, threads):
+    sees(None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "CPU_QUOTA_FILE", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(f"{content}\n")
+
+    set_up_machine("auto", "fp32", 0)
+
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
+def test_no_variable_makes_fp32_less_exact_or_cublas_less_than_deterministic():
+    program = (
+        "import os, torch; from src.pipeline.machine import set_up_machine; set_up_machine('cpu', 'fp32', 1);"
+        "print(torch.backends.cuda.matmul.allow_tf32, os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    )
+    variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "CUBLAS_WORKSPACE_CONFIG": ":0:0"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=variables, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False :4096:8\n"

@@ -6,7 +6,9 @@ import pytest
 import torch
 from helpers.training import Killed, StopAt, small_model, write_small_project
 
+from src.pipeline.errors import UserError
 from src.train.__main__ import main
+from src.train.live import open_live
 
 
 @pytest.fixture
@@ -105,3 +107,19 @@ def test_an_accelerator_trains_as_the_cpu_does(train_in):
 
     assert json.loads(files["models/run.json"])["device"] != "cpu"
     assert losses["auto"] == pytest.approx(losses["cpu"], rel=0.02)
+
+
+def test_an_error_of_the_training_is_not_said_to_be_one_of_the_metrics(project, monkeypatch):
+    monkeypatch.chdir(project.path)
+
+    with pytest.raises(BrokenPipeError), open_live(writes=True):
+        raise BrokenPipeError
+
+
+def test_metrics_that_cannot_be_written_are_an_error_that_names_them(project, monkeypatch):
+    monkeypatch.chdir(project.path)
+
+    with pytest.raises(UserError, match="can't write metrics/train"), open_live(writes=True) as live:
+        (project.path / "metrics/train").rename(project.path / "metrics/gone")
+        (project.path / "metrics/train").write_text("in its place")
+        live.log_run(dataset="sample")

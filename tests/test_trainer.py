@@ -1,6 +1,7 @@
 """The trainer: a run that is stopped or killed anywhere goes on to the same bits, and ends in good order."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -168,6 +169,28 @@ def test_a_checkpoint_is_saved_when_it_is_due_and_before_each_evaluation(digits,
     trainer.run_epoch(StopAt())
 
     assert saved_steps == saves  # with EACH_STEP after each look as well
+
+
+def count_saves(group, sets, folder):
+    """In one of two processes, in each of which a checkpoint is due at first: how often it is saved in two epochs."""
+    saves = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("DVC_ROOT", str(folder))
+        monkeypatch.setattr(time, "monotonic", lambda: -7200.0)
+        checkpoint = Checkpoint({})
+        monkeypatch.undo()
+        monkeypatch.setenv("DVC_ROOT", str(folder))
+        save = Checkpoint.save
+        monkeypatch.setattr(Checkpoint, "save", lambda *arguments: saves.append(arguments[1]) or save(*arguments))
+        train_to_the_end(small_params(checkpoint_minutes=60), sets, group, checkpoint, StopAt())
+    return saves
+
+
+def test_a_checkpoint_that_was_due_in_both_of_two_processes_is_saved_once(digits, tmp_path):
+    saves, none = run_processes(2, tmp_path, count_saves, small_sets(digits), tmp_path)
+
+    assert saves == [1, 5, 10]  # when it was due, and at the end of each epoch
+    assert none == []
 
 
 def cannot_be_written(*_):

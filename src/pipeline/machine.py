@@ -1,11 +1,15 @@
 """Where the arithmetic is done: the device, the precision, the threads."""
 
+import math
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from src.pipeline.errors import UserError
+
+CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux
 
 
 class Machine(NamedTuple):
@@ -37,18 +41,20 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
     Args:
         device: ``auto`` for an accelerator if PyTorch sees one and else the CPU, or a device's type.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device has it in hardware.
-        threads: of the CPU. Sums are split among them, so results depend on it. 0 for one a core that this process
-            may use, shared out where ``torchrun`` starts several processes; no environment variable changes it.
+        threads: of the CPU. Sums are split among them, so results depend on it. 0 for one a logical processor that
+            this process may use, shared out where ``torchrun`` starts several processes; no environment variable
+            changes it.
 
     Raises:
         UserError: there is no such device.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what makes cuBLAS deterministic
-    torch.set_num_threads(threads or max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes cuBLAS deterministic
+    torch.set_num_threads(threads or max(1, _usable_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # as it is by default, fp32 would mean TF32
+    torch.backends.cudnn.allow_tf32 = False  # by default, fp32 would mean TF32 here
+    torch.set_float32_matmul_precision("highest")  # and here with TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
     chosen = _choose_device(device)
     bf16 = precision == "bf16" or (precision == "auto" and _has_bf16(chosen))
     return Machine(chosen, torch.bfloat16 if bf16 else torch.float32)
@@ -71,10 +77,16 @@ def _choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # where there is no such call: macOS, Windows
+def _usable_processors() -> int:
+    """Count the logical processors that this process may run on; a container may have no more than a quota of them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1  # macOS, Windows
+    count = len(os.sched_getaffinity(0))
+    if CPU_QUOTA_FILE.exists():
+        quota, period = CPU_QUOTA_FILE.read_text(encoding="ascii").split()
+        if quota != "max":
+            return min(count, math.ceil(int(quota) / int(period)))
+    return count
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -18,6 +18,7 @@ import torch
 import torchvision
 
 from src.mnist.manifest import Manifest
+from src.pipeline.errors import first_line
 from src.pipeline.files import sha256, write_file
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
@@ -97,7 +98,7 @@ class Checkpoint:
             except Exception as error:  # torch.load raises many kinds for a file that is no checkpoint
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
-                print(f"warning: {path} is damaged ({str(error).splitlines()[0]}), set aside as {aside.name}")
+                print(f"warning: {path} is damaged ({first_line(error)}), set aside as {aside.name}")
         return None
 
     def remove(self) -> None:

@@ -24,23 +24,34 @@ class LiveMetrics:
         self._live = live
 
     def log_epoch(self, results: dict[str, Metrics]) -> None:
-        """Write one epoch's metrics of each set. A set that is not there gets empty curves, which dvc.yaml names."""
+        """Write one epoch's metrics of each set. A set that is not there gets empty curves, which dvc.yaml names.
+
+        Raises:
+            UserError: they can't be written.
+        """
         if not self._live:
             return
-        self._live.step = max(1, self._live.step)  # epochs are counted from 1
-        for name in SETS:
-            for metric in Metrics._fields:
-                if name in results:
-                    self._live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
-                else:
-                    write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
-        self._live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
-        self._live.next_step()
+        with _writing():
+            self._live.step = max(1, self._live.step)  # epochs are counted from 1
+            for name in SETS:
+                for metric in Metrics._fields:
+                    if name in results:
+                        self._live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
+                    else:
+                        write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
+            self._live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
+            self._live.next_step()
 
     def log_run(self, **values: str | int) -> None:
-        """Add to ``metrics/train/metrics.json`` what is no curve."""
-        for name, value in values.items():
-            if self._live:
+        """Add to ``metrics/train/metrics.json`` what is no curve.
+
+        Raises:
+            UserError: it can't be written.
+        """
+        if not self._live:
+            return
+        with _writing():
+            for name, value in values.items():
                 self._live.log_metric(name, value, plot=False)
 
 
@@ -57,10 +68,21 @@ def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
         return
     os.environ.pop("DVCLIVE_RESUME", None)  # the checkpoint says where a run goes on
     try:
-        # Reports, dvc.yaml and experiments are DVC's here.
-        with Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False) as live:
-            yield LiveMetrics(live)
+        with _writing():  # reports, dvc.yaml and experiments are DVC's here
+            live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
     except SCMError as error:
         raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
+    try:
+        yield LiveMetrics(live)
+    finally:
+        with _writing():
+            live.end()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what the system says of files that can't be written into a `UserError`."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"can't write {TRAIN_METRICS_DIR}: {error.strerror or error}") from error

@@ -18,7 +18,8 @@ def build_schedule(
     """Set the learning rate of each step: constant, or one cycle (Smith 2017, https://arxiv.org/abs/1708.07120)."""
     if params.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    # Adam's beta1 stays where it is: only the rate cycles. One more step, so that the last update has a rate above 0.
+    # Adam's beta1 stays where it is: only the rate cycles. The cycle is one step longer than the run: its last rate is
+    # a few millionths of the peak, and would change nothing.
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=params.lr, total_steps=total_steps + 1, cycle_momentum=False
     )

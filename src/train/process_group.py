@@ -17,6 +17,7 @@ from src.pipeline.errors import UserError
 from src.train.sync_batchnorm import SyncBatchNorm2d
 
 TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}  # by the device's type
 
 
 class ProcessGroup:
@@ -88,12 +89,16 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started, for the length of the context.
 
     Raises:
-        UserError: another process is gone.
+        UserError: another process is gone, or processes can't share such a device.
     """
     if not dist.is_torchelastic_launched():
         yield ProcessGroup()
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    if device.type not in BACKENDS:
+        raise UserError(
+            f"torchrun's processes can't train on {device.type}; set device to cpu, or launcher to python -m"
+        )
+    dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:

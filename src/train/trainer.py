@@ -116,7 +116,7 @@ class Trainer:
 
     def _heed(self, stop: StopSignal) -> None:
         """Save where a checkpoint is due; where a stop is asked for, save and stop. In all processes together."""
-        due = self._checkpoint.age > 60 * self._params.checkpoint_minutes
+        due = self._group.is_main and self._checkpoint.age > 60 * self._params.checkpoint_minutes  # it alone saves
         stop_now, save_now = self._group.all_reduce_any(stop.received is not None, due)
         saved = self._save() if stop_now or save_now else True
         if stop_now:
