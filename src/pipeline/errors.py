@@ -27,6 +27,11 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
     """Wrap a stage's ``main``: what the user can put right becomes a line on stderr and a non-zero exit code.
 

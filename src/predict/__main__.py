@@ -39,7 +39,7 @@ def main() -> None:
             # A file's name comes out as it is, whatever its encoding; on Windows what a code page lacks is spelt out.
             stream.reconfigure(errors="surrogateescape" if os.name == "posix" else "backslashreplace")
     arguments = parse_arguments()
-    classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=0))
+    classifier = load_classifier(arguments.model, set_up_machine("cpu", "fp32", threads=0))
 
     if not arguments.json:
         print(ROW.format("digit", "probability", "runners-up", "file"))

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import nn
 
 from src.mnist.images import CLASS_NAMES, MEAN, STD
-from src.pipeline.errors import UserError
+from src.pipeline.errors import UserError, first_line
 from src.resnet.network import build_model
 from src.resnet.outliers import OutlierHead
 
@@ -85,8 +85,7 @@ def _named(path: Path, stage: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is missing or damaged: {reason}; run `dvc repro {stage}`") from error
+        raise UserError(f"{path} is missing or damaged: {first_line(error)}; run `dvc repro {stage}`") from error
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

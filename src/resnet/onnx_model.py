@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from src.pipeline.errors import UserError
+from src.pipeline.errors import UserError, first_line
 from src.resnet.inference import Answers, batch_size
 from src.resnet.model_file import METADATA_KEY
 
@@ -29,8 +29,8 @@ class OnnxClassifier:
             self.class_names: list[str] = metadata["class_names"]
             self._batch_size = batch_size(metadata["image_size"])
         except Exception as error:  # onnxruntime raises many kinds for a wrong file
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{model} is missing or damaged: {reason}; run `dvc repro export`") from error
+            name = "the exported model" if isinstance(model, bytes) else model
+            raise UserError(f"{name} is missing or damaged: {first_line(error)}; run `dvc repro export`") from error
 
     def answers(self, images: torch.Tensor) -> Answers:
         """Answer images (N, 28, 28) uint8."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from src.pipeline.errors import UserError
+from src.pipeline.errors import UserError, first_line
 
 FC = {"fc.weight", "fc.bias"}
 CHANNELS = (1, 3)  # that conv1 may have: grey or RGB
@@ -39,8 +39,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
         _check(state)
     except Exception as error:  # torch.load and safetensors raise many kinds for a wrong file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} holds no ResNet-18 weights: {reason}") from error
+        raise UserError(f"{path} holds no ResNet-18 weights: {first_line(error)}") from error
     return state
 
 
