@@ -38,7 +38,7 @@ SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what a look at a fol
 @exit_on_user_error
 def main() -> None:
     params = load_params()
-    refuse_strangers_files()
+    clean_up()
     warnings = []
 
     # The initial weights. A wrong file of the user's own ends this before anything is written.
@@ -70,7 +70,7 @@ def main() -> None:
             write_file(RAW_DIR / name, content)
 
     # The manifest of both.
-    initial_weights.note()
+    initial_weights.make_only()
     write_manifest(dataset, initial_weights)
     if warnings:
         warnings.append(f"Once the network is there: {TRY_AGAIN}")
@@ -94,8 +94,12 @@ def download_mnist() -> None:
             write_file(path, gzip.decompress(fetch(name, sources, MNIST_SIZES[name], f"md5:{md5}")))
 
 
-def refuse_strangers_files() -> None:
-    """Raise `UserError` where a file lies in this stage's folders that it did not write; remove what a kill left."""
+def clean_up() -> None:
+    """Remove what a kill left in this stage's folders.
+
+    Raises:
+        UserError: a file lies there that this stage did not write.
+    """
     ours = {RAW_DIR / name for name in MNIST_SHA256} | {*WEIGHTS_FILES}
     left_by_a_kill = {path.with_name(f".{path.name}.partial") for path in ours}
     for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):

@@ -29,8 +29,8 @@ class InitialWeights(NamedTuple):
     file: Path | None  # where they lie, None for random ones
     source: str  # where they come from
 
-    def note(self) -> None:
-        """Say beside the weights what they are, and remove those that an earlier run left."""
+    def make_only(self) -> None:
+        """Remove the weights that an earlier run left, and say beside these what they are."""
         name = self.file.name if self.file else "None"
         write_file(NOTE_FILE, f"{name}: {self.source}\n".encode())
         for file in WEIGHTS_FILES:

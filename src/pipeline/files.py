@@ -16,7 +16,7 @@ def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:
     """Write a hidden file beside ``path``, flush it to disk, and rename it to ``path``.
 
     After an error the hidden file is gone and whatever stood under ``path`` is untouched. After a kill the hidden file
-    is left, under a name that the next write takes again.
+    is left; the next write with the same ``suffix`` takes its name again.
 
     Args:
         path: the final name; missing folders are made.

@@ -20,6 +20,6 @@ def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
-def make_random_state(seed: int, *purpose: str | int) -> np.random.Generator:
+def make_numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """Make NumPy's generator for one purpose."""
     return np.random.default_rng(derive_seed(seed, *purpose))
