@@ -43,7 +43,7 @@ docs: setup  ## fill in what README.md and docs/ say of committed figures
 walk: setup-dev  ## run the commands in README.md and docs/, and write what they print there; takes minutes
 	$(RUN) pytest --all --write tests/test_walk.py -k commands
 
-lock: setup  ## bring dvc.lock up to date where no result can have changed
+lock: setup  ## bring dvc.lock up to date where comments, docstrings or the layout changed
 	$(RUN) release.lock
 
 BENCH ?=

@@ -1,17 +1,26 @@
-"""``make lock``: bring dvc.lock up to date with sources whose change can't have changed a result.
+"""``make lock``: bring dvc.lock up to date with sources in which comments, docstrings or the layout changed.
 
 An edited comment gives a stage's folder another hash, and so DVC would run the stage again. This writes the new
-hashes into dvc.lock and nothing else. It works in a fresh clone that has neither data nor model, where ``dvc commit``
-does not.
+hashes into dvc.lock and nothing else, where the code is what it was when dvc.lock was committed. It works in a fresh
+clone that has neither data nor model, where ``dvc commit`` does not.
 """
 
+import ast
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+SOURCES = "src/"
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 def main() -> None:
+    if git("status", "--porcelain", "dvc.lock"):
+        sys.exit("error: dvc.lock is not committed; commit the run that it is of first")
     with Repo() as repo, repo.lock:
         stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
         for stage in stages:
@@ -19,18 +28,49 @@ def main() -> None:
             if stage.cmd_changed:
                 sys.exit(f"error: the command of {stage.name} changed since its run: run `dvc repro`")
             stage.save(allow_missing=True, run_cache=False)
-            changed = [name for name, value in recorded(stage).items() if name in before and value != before[name]]
-            if changed:
-                sys.exit(f"error: {', '.join(changed)} changed since the run of {stage.name}: run `dvc repro`")
+            now = recorded(stage)
+            sources = [name for name in changed(before, now) if name.startswith(SOURCES)]
+            if others := [name for name in changed(before, now) if name not in sources] or with_other_code(sources):
+                sys.exit(f"error: {', '.join(others)} changed since the run of {stage.name}: run `dvc repro`")
         for stage in stages:
             stage.dump(update_pipeline=False)
     print("lock: dvc.lock has the sources as they are now; `make release-check` says whether all agrees")
 
 
 def recorded(stage: PipelineStage) -> dict[str, object]:
-    """List what dvc.lock records of a stage besides its sources: the hashes of its data and results, its parameters."""
-    parts = [part for part in (*stage.deps, *stage.outs) if not part.def_path.startswith("src/")]
-    return {part.def_path: part.hash_info.value for part in parts if part.hash_info}
+    """List what dvc.lock records of a stage: the hashes of its sources, data and results, its parameters."""
+    return {part.def_path: part.hash_info.value for part in (*stage.deps, *stage.outs) if part.hash_info}
+
+
+def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    return [name for name in now if name in before and now[name] != before[name]]
+
+
+def with_other_code(folders: Sequence[str]) -> list[str]:
+    """List the files of some folders whose code is another than when dvc.lock was last committed."""
+    if not folders:
+        return []
+    then = git("log", "-1", "--format=%H", "--", "dvc.lock").strip()
+    names = git("ls-tree", "-r", "--name-only", then, *folders).splitlines()
+    old = {name: git("show", f"{then}:./{name}") for name in names}
+    names = git("ls-files", "-co", "--exclude-standard", *folders).splitlines()
+    new = {name: Path(name).read_text(encoding="utf-8") for name in names if Path(name).exists()}
+    return [name for name in sorted(old | new) if code(name, old.get(name)) != code(name, new.get(name))]
+
+
+def code(name: str, text: str | None) -> str | None:
+    """What of a source file can change a result: of Python all but comments, docstrings and layout."""
+    if text is None or not name.endswith(".py"):
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ CHECK = ("python", "-m", "pytest", "-q", "release", "-k", "sources or parameters
 
 def edit_a_comment(project):
     file = project.path / "src/resnet/trim.py"
-    file.write_text(file.read_text() + "# one more comment\n")
+    first, rest = file.read_text().split("\n", maxsplit=1)
+    file.write_text(f"{first} One more docstring.\n# one more comment\n{rest}")
 
 
 def test_a_committed_run_agrees_with_itself(trained):
@@ -50,6 +51,28 @@ def test_the_lock_is_not_mended_where_a_parameter_changed(trained, fails):
 
     fails(done, "params.yaml changed since the run of train", "dvc repro")
     assert trained.read("dvc.lock") == lock
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("src/resnet/trim.py", "\nHALF = 0.5\n"), ("src/resnet/new.py", "HALF = 0.5\n"), ("src/mnist/table.csv", "1\n")],
+)
+def test_the_lock_is_not_mended_where_the_code_changed(trained, fails, name, text):
+    lock = trained.read("dvc.lock")
+    with (trained.path / name).open("a") as file:
+        file.write(text)
+
+    done = trained.run("python", "-m", "release.lock", ok=False)
+
+    fails(done, f"{name} changed since the run of ", "dvc repro")
+    assert trained.read("dvc.lock") == lock
+
+
+def test_the_lock_is_not_mended_before_the_run_is_committed(trained, fails):
+    with (trained.path / "dvc.lock").open("a") as file:
+        file.write("# of a new run\n")
+
+    fails(trained.run("python", "-m", "release.lock", ok=False), "dvc.lock is not committed")
 
 
 def test_the_lock_is_not_mended_where_a_result_is_of_another_run(trained, fails):
