@@ -1,6 +1,6 @@
 """One column of the benchmark: what is measured with one set of instructions, written as it comes.
 
-usage: python -m benchmarks.column [--precision fp32] [--only GROUP ...] [--weights WEIGHTS ...]
+usage: python -m benchmarks.column [--only GROUP ...] [--weights WEIGHTS ...]
 """
 
 import argparse
@@ -17,7 +17,7 @@ from src.mnist.manifest import load_manifest
 from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_json
 from src.pipeline.machine import set_up_machine
-from src.pipeline.params import load_params
+from src.pipeline.params import Params, load_params
 
 RESULTS_FILE = Path("benchmarks/results.json")
 GROUPS = ("rates", "times", "workflow", "set-up")
@@ -35,13 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.column", description=__doc__.partition("\n")[0])
     add_arguments(parser)
-    parser.add_argument("--precision", default=load_params().precision)
-    arguments = parser.parse_args()
-    params = load_params().model_copy(update={"precision": arguments.precision})
+    arguments, params = parser.parse_args(), load_params()
     machine = set_up_machine(params.device, params.precision, params.threads)
     name = machine_name(machine)
     known = load_results()["columns"].get(name, {})
-    for title, rows in measure(params.precision, arguments.only, arguments.weights, known):
+    for title, rows in measure(params, arguments.only, arguments.weights, known):
         results = load_results()
         results["columns"].setdefault(name, {})[title] = rows
         write_json(RESULTS_FILE, results)
@@ -49,14 +47,13 @@ def main() -> None:
 
 
 def measure(
-    precision: str, only: Sequence[str], weights: list[str] | None, known: Mapping[str, Mapping]
+    params: Params, only: Sequence[str], weights: list[str] | None, known: Mapping[str, Mapping]
 ) -> Iterator[tuple[str, dict]]:
     """Measure the groups that are wanted; yield each table's title and rows as they are done.
 
     Of the times, what is ``known`` is kept: remove it from the file to have it measured again.
     """
-    manifest, params = load_manifest(), load_params().model_copy(update={"precision": precision})
-    common = {"precision": precision}
+    manifest, common = load_manifest(), {"precision": params.precision}
     starts = weights or list(dict.fromkeys([params.weights if manifest.weights_file else "random", "random"]))
     starts = [str(Path(start).resolve()) if Path(start).is_file() else start for start in starts]
     has_mnist = manifest.dataset == "mnist"  # the sample is too small for an accuracy of 99%

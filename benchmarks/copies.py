@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from src.pipeline.errors import UserError
 from src.pipeline.params import PARAMS_FILE
 
 ENVIRONMENT = os.environ | {
@@ -36,11 +37,9 @@ def project_copy(overrides: Mapping[str, object]) -> Iterator[Path]:
         params = YAML(typ="safe").load(PARAMS_FILE.read_text(encoding="utf-8"))
         with (root / PARAMS_FILE).open("w", encoding="utf-8") as file:
             YAML().dump(params | {"offline_fallback": False} | dict(overrides), file)
-        for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-q", "-m", "start"]):
-            subprocess.run(command, cwd=root, check=True, env=ENVIRONMENT)
-        subprocess.run(
-            [sys.executable, "-m", "src.download"], cwd=root, check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-        )
+        download = (sys.executable, "-m", "src.download")
+        for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-q", "-m", "start"), download):
+            list(run(root, *command))
         yield root
 
 
@@ -48,7 +47,7 @@ def run(root: Path, *command: str) -> Iterator[tuple[float, str]]:
     """Run a command; yield its lines with the seconds since its start; kill it where nobody wants more of them.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        UserError: it failed. What it says of that is on stderr.
     """
     start = time.perf_counter()
     with subprocess.Popen(command, cwd=root, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
@@ -59,7 +58,7 @@ def run(root: Path, *command: str) -> Iterator[tuple[float, str]]:
             process.kill()
             raise
     if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, command)
+        raise UserError(f"`{' '.join(command)}` ended with {process.returncode}")
 
 
 def run_module(root: Path, module: Sequence[str]) -> Iterator[tuple[float, str]]:

@@ -13,7 +13,9 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, of ru_maxrss
 
 
 def main() -> None:
-    subprocess.run(sys.argv[1:], check=True)
+    done = subprocess.run(sys.argv[1:], check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * UNIT
     print(f"peak memory: {peak / 2**20:.0f} MiB")
 
