@@ -27,6 +27,10 @@ def run_module(
     )
     process.start()
     process.join(timeout=900)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError(f"{module} {' '.join(arguments)} has not ended")
     printed = [file.read_text() for file in outputs]
     for file in outputs:
         file.unlink()
