@@ -1,40 +1,33 @@
 """``make seeds``: the recipes over several seeds, as experiments in DVC's queue, one at a time.
 
 Whatever kills it, the same command goes on: runs that are in ``benchmarks/seeds.json`` are done, experiments that DVC
-has are read, one that was killed goes on from its checkpoint. The queue's worker lives on when this command is killed,
-and is waited for by the next.
+has are read, one that was killed goes on from its checkpoint.
 """
 
 import argparse
 import itertools
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import dvc.api
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from benchmarks.machine import machine_name
+from benchmarks.queue import Experiment
 from benchmarks.recipes import RECIPES, parameters
 from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import set_up_machine
-from src.pipeline.params import PARAMS_FILE, Params, load_params
+from src.pipeline.params import Params, load_params
 from src.report.figures import BLUE, STYLE, VERMILION, encode_png
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
 PICTURE_FILE = Path("benchmarks/seeds.png")
-POLL_SECONDS, PATIENCE = 2.0, 10
-LAST_STAGE = "evaluate"  # the others make nothing that is read here
 
 
 class Run(NamedTuple):
@@ -45,13 +38,11 @@ class Run(NamedTuple):
     seed: int
 
     @property
-    def experiment(self) -> str:
-        """The name of its experiment."""
-        return f"{self.recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(self.weights).stem)}-{self.seed}"
-
-    def values(self) -> dict[str, object]:
-        """The parameters that make it. What it asks for it gets, or it fails: no sample, no random weights instead."""
-        return RECIPES[self.recipe] | {"weights": self.weights, "seed": self.seed, "offline_fallback": False}
+    def experiment(self) -> Experiment:
+        """The experiment that makes it."""
+        name = f"{self.recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(self.weights).stem)}-{self.seed}"
+        changes = RECIPES[self.recipe] | {"weights": self.weights, "seed": self.seed}
+        return Experiment(name, changes, last_stage="evaluate", result="test.accuracy")
 
 
 @exit_on_user_error
@@ -61,7 +52,7 @@ def main() -> None:
     for run in wanted:
         results = load_results()
         if not find(results["runs"], run, params):
-            print(f"seeds: {run.experiment} ...", flush=True)
+            print(f"seeds: {run.experiment.name} ...", flush=True)
             results["runs"].append(measure(run, params))
             write_json(RESULTS_FILE, results)
             write_file(PICTURE_FILE, draw(results["runs"], params))
@@ -90,17 +81,8 @@ def find(runs: Iterable[Mapping], run: Run, params: Params) -> bool:
 
 
 def measure(run: Run, params: Params) -> dict:
-    """Have DVC's queue make the run, or find that it has been made, and read its metrics."""
-    row = row_of(run)
-    if row is None:
-        bring_to_its_end(run)
-        row = row_of(run)
-    if row is None:
-        sys.exit(f"error: {run.experiment} failed; see `dvc queue logs {run.experiment}`")
-    for name, value in parameters(params, run.values()).items():
-        was = row.get(name, row.get(f"{PARAMS_FILE}:{name}"))  # the longer name where a metric has the short one
-        if was not in (value, str(value)):
-            sys.exit(f"error: {run.experiment} was run with {name}={was}; `dvc exp remove {run.experiment}`")
+    """Make the run, or find that it has been made, and read its metrics."""
+    row = run.experiment.row(params)
     return {
         "recipe": run.recipe,
         "parameters": parameters(params, RECIPES[run.recipe]),
@@ -109,65 +91,9 @@ def measure(run: Run, params: Params) -> dict:
         "validation_accuracy": row.get("validation.accuracy"),  # None where nothing is held out
         "validation_loss": row.get("validation.loss"),
         "test_accuracy": row["test.accuracy"],
-        "seconds": training_seconds(run),
+        "seconds": run.experiment.training_seconds(),
         "machine": machine_name(set_up_machine(params.device, params.precision, params.threads)),
     }
-
-
-def bring_to_its_end(run: Run) -> None:
-    """Queue the run, unless it is queued, and wait for it."""
-    state = queue_state(run)
-    if state == "Running" and not worker_is_active():  # it was killed
-        dvc_prints("queue", "kill", run.experiment)
-        state = "Failed"
-    if state in ("Failed", "Success"):  # an earlier attempt
-        dvc_prints("queue", "remove", run.experiment)
-        state = None
-    if state is None:
-        values = [word for name, value in run.values().items() for word in ("-S", f"{name}={json.dumps(value)}")]
-        dvc_prints("exp", "run", "--queue", "--name", run.experiment, *values, LAST_STAGE)
-    dvc_prints("queue", "start")
-    idle = 0  # polls in a row without a worker: one that starts or ends has none for a moment
-    while queue_state(run) in ("Queued", "Running") and idle < PATIENCE:
-        time.sleep(POLL_SECONDS)
-        idle = 0 if worker_is_active() else idle + 1
-
-
-def row_of(run: Run) -> dict | None:
-    """The run's row in the table of experiments; None where it has not come to its end."""
-    rows = [row for row in dvc.api.exp_show() if row["Experiment"] == run.experiment]
-    return next((row for row in rows if row.get("test.accuracy") is not None), None)
-
-
-def queue_state(run: Run) -> str | None:
-    """What ``dvc queue status`` says of the run; None where it is not in the queue."""
-    found = re.search(rf"^\w+ +{run.experiment} .* (\w+) *$", dvc_prints("queue", "status"), re.MULTILINE)
-    return found[1] if found else None
-
-
-def worker_is_active() -> bool:
-    """Whether a worker of the queue is at work."""
-    return "Worker status: 0 active" not in dvc_prints("queue", "status")
-
-
-def training_seconds(run: Run) -> float | None:
-    """The seconds of all epochs, by the lines that ``train`` printed; None where they were not trained in one go."""
-    if queue_state(run) is None:
-        return None
-    log = dvc_prints("queue", "logs", run.experiment)
-    if "going on from step" in log or not (seconds := re.findall(r"^epoch .*, (\d+) s\)$", log, re.MULTILINE)):
-        return None
-    return sum(map(int, seconds))
-
-
-def dvc_prints(*arguments: str) -> str:
-    """Run DVC; return what it prints, with the errors that it means for the user."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode != 0:
-        sys.exit(f"error: dvc {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
 
 
 def table(runs: Iterable[Mapping], params: Params) -> list[str]:

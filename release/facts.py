@@ -20,6 +20,7 @@ NO_SEEDS = "No run over several seeds is committed yet."
 WEIGHTS = {
     "random": "random weights",
     "imagenet1k_v1": "torchvision's ImageNet weights",
+    "imagenet": "torchvision's ImageNet weights",  # as benchmarks/seeds.json has it
     "resnet18-imagenet-cntk.safetensors": "an ImageNet ResNet-18 of another training",
 }
 

@@ -35,7 +35,7 @@ def test_a_recipe_changes_parameters_that_there_are_to_values_that_they_may_take
 
 
 def test_an_experiments_name_says_recipe_weights_and_seed():
-    assert Run("default", "../my weights/resnet18.v2.safetensors", 3).experiment == "default-resnet18-v2-3"
+    assert Run("default", "../my weights/resnet18.v2.safetensors", 3).experiment.name == "default-resnet18-v2-3"
 
 
 def test_a_run_that_is_written_down_is_found_but_not_one_of_another_recipe():
