@@ -21,7 +21,8 @@ def run_module(
     module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess:
     """Do what ``python -m module arguments`` does in ``folder``, without a terminal."""
-    outputs = [folder.parent / f".{folder.name}.{name}" for name in ("out", "err")]
+    # The tests' workers share some folders, hence the process's number.
+    outputs = [folder.parent / f".{folder.name}.{os.getpid()}.{name}" for name in ("out", "err")]
     process = multiprocessing.get_context(START_METHOD).Process(
         target=_run, args=(module, arguments, folder, environment, outputs)
     )
