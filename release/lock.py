@@ -43,7 +43,7 @@ def recorded(stage: PipelineStage) -> dict[str, object]:
 
 
 def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    return [name for name in now if name in before and now[name] != before[name]]
+    return [name for name in now if now[name] != before.get(name)]
 
 
 def with_other_code(folders: Sequence[str]) -> list[str]:
