@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?=
 # By path: the make that macOS ships does not look for programs in an exported PATH. The stages do, hence both.
 BIN := .venv/bin
-RUN = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m
+RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
 .PHONY: help repro demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
@@ -11,7 +11,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-repro: setup  ## set up, then run the workflow: download, train, evaluate, report, export
+repro: setup  ## set up, then run the workflow: download, train, evaluate, report, outliers, export
 	@.ci/check-commit
 	@$(RUN) src.pipeline.params
 	$(RUN) dvc repro
@@ -26,7 +26,7 @@ lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) pyrefly check
 	$(RUN) pyrefly check --python-platform win32
 	$(RUN) check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/zizmor --offline --quiet .github
+	"$(BIN)/zizmor" --offline --quiet .github
 
 test: setup-dev  ## set up, then run the tests, two at a time
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder

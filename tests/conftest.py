@@ -8,20 +8,26 @@ import json
 import os
 import pickle
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from helpers.project import Project, make_project
+from hypothesis import settings
 
 TAKES_LONG = "takes long: part of `make test-all`"
 TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
 
-for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS"))]:
+OURS = ("TORCH", "PYTHON")  # what the Makefile takes
+for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS")) or name in OURS]:
     del os.environ[variable]  # a Git hook names the user's own repository in them
 # Two workers share the cores: a thread that waits should sleep. Where it spins, they take five times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The same examples in each run, and no deadline for a machine that has other things to do.
+settings.register_profile("the same each time", deadline=None, derandomize=True)
+settings.load_profile("the same each time")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -179,6 +185,26 @@ def full_mnist() -> Path:
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip("needs the full MNIST: point MNIST_MIRROR at a folder that holds its four files")
     return folder.resolve()
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """PyTorch's threads and algorithms are set for this test alone."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def handlers_as_they_were() -> Iterator[None]:
+    """The signals' handlers are set for this test alone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

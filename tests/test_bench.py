@@ -8,7 +8,7 @@ import torch
 from helpers.project import quick_params
 
 from benchmarks import __main__ as bench
-from benchmarks import fine_tuning, rates, to_accuracy
+from benchmarks import fine_tuning, rates, seed_recipe, to_accuracy
 from benchmarks.to_accuracy import EPOCH, first_time, with_ratios
 from src.mnist.images import Images
 from src.mnist.manifest import Manifest
@@ -98,15 +98,20 @@ def test_the_plain_loop_starts_from_the_weights_that_the_manifest_names(tmp_path
     assert torch.equal(model.layer1[0].bn1.weight.detach(), given["layer1.0.bn1.weight"])
 
 
-def test_rates_are_measured_of_our_training_and_the_tutorials(digits):
+def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_it_was):
     images, labels = digits
     data = Images(torch.from_numpy(images[:300]), torch.from_numpy(labels[:300]))
     params = quick_params(precision="fp32", batch_size=32)
-    steps = rates.training_steps(params, data, set_up_machine("cpu", "fp32", 0))
+    machine = set_up_machine("cpu", "fp32", 0)
+    contestants = {
+        "ours": rates.training_steps(params, data, machine),
+        "tutorial's loop": seed_recipe.train(data, 28, machine.device),
+    }
 
-    measured = rates.images_per_second({"ours": steps}, steps=1, rounds=2)
+    measured = rates.images_per_second(contestants, steps=1, rounds=2)
 
-    assert measured["ours, images/s"] > 0
+    assert list(measured) == ["ours, images/s", "tutorial's loop, images/s"]
+    assert min(measured.values()) > 0
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers.project import Project, stages_run
+from helpers.server import NO_NETWORK
 
-NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 LARGE = (
     "data/mnist",
     "models/model.safetensors",

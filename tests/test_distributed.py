@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 
 import psutil
 import pytest
@@ -299,11 +298,7 @@ def test_a_killed_worker_fails_the_stage_and_the_next_run_goes_on(trained, tries
     undisturbed = trained.run("dvc", "repro")
     assert "going on" not in undisturbed.stdout
     lock = trained.read("dvc.lock")
-    process = subprocess.Popen(
-        ["dvc", "repro", "-f", "train"],
-        cwd=trained.path, env=trained.environment() | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = trained.start("dvc", "repro", "-f", "train")
     lines = []
     for line in process.stdout:
         lines.append(line)

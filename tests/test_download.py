@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from helpers.project import quick_params
+from helpers.project import needs_posix, quick_params
 from helpers.published import random_weights, stand_in_mnist, stand_in_weights
 from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
@@ -170,6 +170,7 @@ def test_a_server_that_closes_without_an_answer_is_tried_again(refusal):
     assert len(server.paths) == 3
 
 
+@needs_posix
 def test_a_server_that_resets_the_connection_is_tried_again(refusal):
     def reset(handler, _):
         handler.send_response(200)
@@ -263,6 +264,7 @@ def test_a_server_that_redirects_to_nonsense_is_left(refusal):
 # A source that can't be reached is named with the innermost cause, and asked once
 
 
+@needs_posix
 def test_a_closed_port_is_named(refusal, capsys):
     reason = refusal(CLOSED)
 
@@ -323,6 +325,7 @@ def test_without_a_route_the_fallback_comes_within_thirty_seconds(monkeypatch):
     assert fetch_module.REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
 
 
+@needs_posix
 def test_a_proxy_that_is_not_there_is_named(refusal, monkeypatch, capsys):
     monkeypatch.setenv("https_proxy", CLOSED)
 
@@ -360,6 +363,7 @@ def test_a_url_that_is_none_is_named_and_asked_once(refusal, url, capsys):
     assert capsys.readouterr().out.count("asking") == 1
 
 
+@needs_posix
 @pytest.mark.parametrize(("name", "cause"), [("nothing", "No such file or directory"), ("", "Is a directory")])
 def test_a_path_that_is_no_file_is_named(refusal, tmp_path, name, cause):
     reason = refusal(str(tmp_path / name))
@@ -463,7 +467,8 @@ def test_each_digit_of_the_sample_is_in_one_of_its_two_sets(in_project, digits):
 # The initial weights
 
 
-def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
+def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, nothing_published, monkeypatch):
+    monkeypatch.setattr("src.download.fetch.DEADLINE", 60.0)  # 47 MB
     published = random_weights()
     stand_in_weights(published, monkeypatch)
     in_project.set_params(weights="imagenet", offline_fallback=False)
@@ -517,6 +522,7 @@ def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_proje
 # Without a network
 
 
+@needs_posix
 def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(in_project, monkeypatch, capsys):
     for variable, proxy in NO_NETWORK.items():
         monkeypatch.setenv(variable, proxy)
@@ -549,6 +555,7 @@ def test_the_next_download_replaces_the_sample_once_a_mirror_is_there(
     assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
 
 
+@needs_posix
 def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_ways_out(
     in_project, nothing_published, monkeypatch
 ):

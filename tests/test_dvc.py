@@ -86,7 +86,7 @@ def test_metrics_are_there_while_the_run_goes_on(longer_once):
     watched = longer_once.watched[""]["data"]["metrics/train/metrics.json"]["data"]
 
     assert longer_once.still_running
-    assert watched["step"] == 1
+    assert 1 <= watched["step"] <= 2  # a fast machine is through with the second epoch by then
     assert 0 < watched["train"]["accuracy"] < 1
 
 
@@ -168,7 +168,8 @@ def test_a_killed_run_leaves_its_curves_and_the_next_one_makes_them_whole(traine
     with trained.start("python", "-m", "src.train") as process:
         for line in process.stdout:
             if line.startswith("epoch 2/3"):
-                time.sleep(0.3)  # dvclive writes after the line
+                while "\n2\t" not in trained.read("metrics/train/plots/metrics/test/loss.tsv"):
+                    time.sleep(0.005)  # dvclive writes after the line
                 process.kill()
     left = trained.read("metrics/train/plots/metrics/test/loss.tsv").splitlines()
 

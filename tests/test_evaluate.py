@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections import Counter
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_evaluating_again_in_another_folder_gives_the_same_bytes(trained, traine
     for path in results:
         path.unlink()
 
-    trained.run("python", "-m", "src.evaluate", PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    trained.run(sys.executable, "-m", "src.evaluate", PYTHONHASHSEED="7", TZ="Asia/Tokyo")  # a process of its own
 
     for path in results:
         assert path.read_bytes() == (trained_once.path / "metrics/evaluate" / path.name).read_bytes(), path.name

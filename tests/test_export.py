@@ -148,7 +148,7 @@ def test_it_names_no_folder_and_no_source_of_the_machine_that_made_it(trained_on
         assert trace not in strings
 
 
-def test_a_model_that_differs_from_pytorchs_is_not_kept(trained, monkeypatch):
+def test_a_model_that_differs_from_pytorchs_is_not_kept(trained, monkeypatch, torch_as_it_was):
     monkeypatch.chdir(trained.path)
     model = (trained.path / "models/model.onnx").read_bytes()
     (trained.path / "models/model.onnx").unlink()

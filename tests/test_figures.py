@@ -1,5 +1,7 @@
 """The pictures of a run: what they show, that they can be read, and that they are the same bytes each time."""
 
+import sys
+
 import numpy as np
 import pytest
 from helpers.colours import LEAST_OF_GRAPHICS, LEAST_OF_TEXT, contrast
@@ -69,7 +71,9 @@ def test_drawing_again_elsewhere_gives_the_same_bytes_whatever_matplotlib_is_set
     settings = tmp_path / "matplotlibrc"
     settings.write_text("backend: svg\nfont.family: serif\naxes.facecolor: black\nsavefig.dpi: 30\n")
 
-    trained.run("python", "-m", "src.report", MATPLOTLIBRC=str(settings), PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    # A process of its own: matplotlib and Python read these as they start.
+    command = (sys.executable, "-m", "src.report")
+    trained.run(*command, MATPLOTLIBRC=str(settings), PYTHONHASHSEED="7", TZ="Asia/Tokyo")
 
     for name in PICTURES:
         path = f"metrics/report/{name}.png"

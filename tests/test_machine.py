@@ -16,16 +16,12 @@ from src.pipeline.machine import Machine, set_up_machine
 
 
 @pytest.fixture(autouse=True)
-def settings_come_back(monkeypatch):
+def as_it_was(monkeypatch, torch_as_it_was):
     """No test leaves PyTorch, or the environment, set otherwise for those that follow."""
     for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     monkeypatch.setattr(machine, "CPU_QUOTA_FILE", Path("no such file"))
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from helpers.project import quick_params
+from helpers.published import made_up
 from helpers.training import FROM_RANDOM_WEIGHTS, differences
-from torchvision.models import resnet18
 
 from src.pipeline.errors import UserError
 from src.pipeline.files import sha256
@@ -16,14 +16,9 @@ from src.train.training import initial_model
 
 
 @pytest.fixture(scope="module")
-def imagenet_like(tmp_path_factory):
-    """A stand-in for torchvision's weights file, and the model in it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = resnet18().eval()
-    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    torch.save(model.state_dict(), path)
-    return path, model
+def imagenet_like():
+    """What torchvision's weights file holds, the numbers in it random."""
+    return made_up()
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +53,8 @@ def test_starting_draws_nothing_from_pytorchs_own_generator():
 
 
 def test_training_starts_from_the_downloaded_weights(imagenet_like, tmp_path, monkeypatch):
-    _, rgb = imagenet_like
     monkeypatch.chdir(tmp_path)
-    torch.save(rgb.state_dict(), "weights.pth")
+    torch.save(imagenet_like, "weights.pth")
     hashes = {"weights.pth": sha256(tmp_path / "weights.pth")}
     manifest = FROM_RANDOM_WEIGHTS.model_validate(
         FROM_RANDOM_WEIGHTS.model_dump() | {"weights_file": "weights.pth", "sha256": hashes}
@@ -68,13 +62,12 @@ def test_training_starts_from_the_downloaded_weights(imagenet_like, tmp_path, mo
 
     model = initial_model(quick_params(), manifest)
 
-    assert torch.equal(model.layer4[1].conv2.weight, rgb.layer4[1].conv2.weight)
+    assert torch.equal(model.layer4[1].conv2.weight, imagenet_like["layer4.1.conv2.weight"])
 
 
 def test_weights_that_are_not_the_downloaded_ones_are_refused(imagenet_like, tmp_path, monkeypatch):
-    _, rgb = imagenet_like
     monkeypatch.chdir(tmp_path)
-    torch.save(rgb.state_dict(), "weights.pth")
+    torch.save(imagenet_like, "weights.pth")
     manifest = FROM_RANDOM_WEIGHTS.model_validate(
         FROM_RANDOM_WEIGHTS.model_dump() | {"weights_file": "weights.pth", "sha256": {"weights.pth": "another hash"}}
     )

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from src.pipeline.errors import UserError
 from src.pipeline.params import Params, load_params
 
-in_one_folder = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+in_one_folder = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def params_text(**spellings: str) -> str:

@@ -4,10 +4,12 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,7 @@ def test_an_image_of_the_test_set_gets_from_a_file_the_answer_that_evaluate_gave
     assert same >= 940  # of 1,000: a file's digit is moved and scaled by parts of a pixel
 
 
+@needs_posix
 def test_files_folders_and_standard_input_are_answered_in_a_table(trained_once, tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     for name in ("no suffix", "folder/b.png", "folder/a.JPG", "folder/inner/c.tif", "folder/notes.txt"):
@@ -142,7 +145,7 @@ def test_json_is_one_object_a_line(trained_once, tmp_path):
     done = predict(trained_once, "--json", str(tmp_path))
 
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["file"] for answer in answers] == [f"{tmp_path}/1.png", f"{tmp_path}/2.png"]
+    assert [answer["file"] for answer in answers] == [str(tmp_path / "1.png"), str(tmp_path / "2.png")]
     for answer in answers:
         assert answer.keys() == {"file", "digit", "probability", "runners_up", "warning"}
         ranking = [answer, *answer["runners_up"]]
@@ -163,24 +166,28 @@ def test_what_cannot_be_answered_is_one_line_each_and_the_rest_is_answered(train
         (tmp_path / name).write_bytes(content)
     (tmp_path / "empty").mkdir()
 
-    done = predict(trained_once, "--json", str(tmp_path), f"{tmp_path}/missing.png", f"{tmp_path}/empty", ok=False)
+    missing, empty = str(tmp_path / "missing.png"), str(tmp_path / "empty")
+
+    done = predict(trained_once, "--json", str(tmp_path), missing, empty, ok=False)
 
     assert done.returncode == 1
     answered = [json.loads(line)["file"] for line in done.stdout.splitlines()]
-    assert answered == [f"{tmp_path}/1.png", f"{tmp_path}/4.png", f"{tmp_path}/6.png"]
+    assert answered == [str(tmp_path / name) for name in ("1.png", "4.png", "6.png")]
     lines = done.stderr.splitlines()
     assert len(lines) == 5
-    assert lines[0] == f"error: {tmp_path}/2.png: no picture of the kinds PNG, JPEG, BMP, GIF, WEBP, TIFF, AVIF, HEIF"
-    assert lines[1].startswith(f"error: {tmp_path}/3.png: can't be read as a picture: ")
-    assert lines[2].startswith(f"error: {tmp_path}/5.png: can't be read as a picture: 50000 × 50000 pixels take")
-    assert lines[3] == f"error: {tmp_path}/missing.png: No such file or directory"
-    assert lines[4] == f"error: {tmp_path}/empty: a folder without images"
+    assert (
+        lines[0] == f"error: {tmp_path / '2.png'}: no picture of the kinds PNG, JPEG, BMP, GIF, WEBP, TIFF, AVIF, HEIF"
+    )
+    assert lines[1].startswith(f"error: {tmp_path / '3.png'}: can't be read as a picture: ")
+    assert lines[2].startswith(f"error: {tmp_path / '5.png'}: can't be read as a picture: 50000 × 50000 pixels take")
+    assert lines[3] == f"error: {missing}: No such file or directory"
+    assert lines[4] == f"error: {empty}: a folder without images"
 
 
 @pytest.mark.slow
 def test_it_runs_from_any_folder(trained_once, tmp_path):
     (tmp_path / "1.png").write_bytes(encoded(drawing()))
-    expected = predict(trained_once, f"{tmp_path}/1.png").stdout.splitlines()[1].split()
+    expected = predict(trained_once, str(tmp_path / "1.png")).stdout.splitlines()[1].split()
 
     command = [sys.executable, trained_once.path / "predict.py", "1.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -197,6 +204,42 @@ def test_without_an_environment_the_line_says_what_to_type(tmp_path):
 
     assert done.returncode == 1
     assert done.stderr == f"error: no environment yet; run `make repro` in {tmp_path}\n"
+
+
+@needs_posix
+def test_any_python_hands_over_to_the_projects_environment(trained, tmp_path):
+    (trained.path / ".venv").symlink_to(sys.prefix)
+    picture = tmp_path / "1.png"
+    picture.write_bytes(encoded(drawing()))
+
+    command = [sys._base_executable, trained.path / "predict.py", "--json", picture]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout)["file"] == str(picture)
+
+
+@needs_posix
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(trained_once, tmp_path):
+    for number in range(150):  # more than are read at a time
+        (tmp_path / f"{number}.png").write_bytes(encoded(drawing()))
+
+    done = trained_once.run("bash", "-c", f"python -m src.predict {tmp_path} | head -n 1")
+
+    assert done.stdout.startswith("digit")
+    assert done.stderr == ""
+
+
+def test_a_files_name_comes_out_as_it_is(trained_once, tmp_path):
+    name = b"\xff \xe4.png"
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(encoded(drawing()))
+    except OSError:
+        pytest.skip("this file system takes no name that is not UTF-8")
+
+    command = [sys.executable, "-m", "src.predict", str(tmp_path)]
+    done = subprocess.run(command, cwd=trained_once.path, capture_output=True, check=True)
+
+    assert done.stdout.splitlines()[1].endswith(name)
 
 
 def test_either_file_of_the_model_gives_the_same_answers(trained_once, tmp_path):
@@ -222,7 +265,7 @@ def test_a_warning_is_in_the_table_in_json_and_where_asked_for_in_the_exit_statu
     row = predict(trained_once, str(tmp_path)).stdout.splitlines()[1]
     strict = predict(trained_once, "--json", "--strict", str(tmp_path), ok=False)
 
-    assert row.split() == ["-", "-", f"{tmp_path}/1.png", "(an", "empty", "picture)"]
+    assert row.split() == ["-", "-", str(tmp_path / "1.png"), "(an", "empty", "picture)"]
     assert strict.returncode == 3
     assert json.loads(strict.stdout)["warning"] == "an empty picture"
     assert json.loads(strict.stdout)["digit"] is None

@@ -68,6 +68,19 @@ def test_the_lock_is_not_mended_where_the_code_changed(trained, fails, name, tex
     assert trained.read("dvc.lock") == lock
 
 
+def test_the_lock_is_not_mended_where_a_stage_depends_on_more_than_before(trained, fails):
+    (trained.path / "src/extra").mkdir()
+    (trained.path / "src/extra/table.py").write_text("HALF = 0.5\n")
+    dvc_yaml = trained.path / "dvc.yaml"
+    dvc_yaml.write_text(dvc_yaml.read_text().replace("      - src/train\n", "      - src/train\n      - src/extra\n"))
+    lock = trained.read("dvc.lock")
+
+    done = trained.run("python", "-m", "release.lock", ok=False)
+
+    fails(done, "src/extra/table.py changed since the run of train", "dvc repro")
+    assert trained.read("dvc.lock") == lock
+
+
 def test_the_lock_is_not_mended_before_the_run_is_committed(trained, fails):
     with (trained.path / "dvc.lock").open("a") as file:
         file.write("# of a new run\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import faults
 from helpers.project import Project, make_project
 
 PINNED = Path(__file__).with_name("pinned.json")
@@ -153,15 +154,7 @@ def test_a_killed_temporary_experiment_goes_on_where_it_was(trained, tries):
     back_to_the_commit(trained)
     forget_runs(trained)
     command = ["dvc", "exp", "run", "--temp", "-n", "killed", "-S", "epochs=4"]
-    process = subprocess.Popen(
-        command,
-        cwd=trained.path,
-        env=trained.environment() | {"PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = faults.start(trained, *command)
     for line in process.stdout:
         if line.startswith("epoch 2/4"):
             os.killpg(process.pid, signal.SIGKILL)

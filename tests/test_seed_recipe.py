@@ -9,12 +9,12 @@ import torchvision
 import yaml
 from helpers.data import write_data
 from helpers.project import QUICK, ROOT
+from helpers.training import FROM_RANDOM_WEIGHTS
 from PIL import Image
 from torch import nn
 from torchvision import transforms
 
 from src.mnist.images import Images
-from src.mnist.manifest import Manifest
 from src.pipeline.params import Params
 from src.resnet.model_file import load_model
 from src.train.batches import Batches
@@ -23,9 +23,6 @@ from src.train.process_group import ProcessGroup
 from src.train.training import initial_model
 
 GREY_LEVEL = 1 / 255 / 0.3081  # of a normalised image
-RANDOM = Manifest(
-    dataset="sample", training_images=1, test_images=1, initial_weights="random", weights_file=None, sha256={}
-)
 
 
 def overrides() -> dict[str, object]:
@@ -71,7 +68,7 @@ def test_the_layers_are_the_tutorials(params):
     theirs.fc = nn.Linear(theirs.fc.in_features, 10)
     inputs = torch.randn(2, 1, 224, 224)
 
-    ours = initial_model(params, RANDOM)
+    ours = initial_model(params, FROM_RANDOM_WEIGHTS)
     ours.load_state_dict(theirs.state_dict())
 
     assert torch.equal(ours.eval()(inputs), theirs.eval()(inputs))

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.project import ROOT, Project, needs_posix, slow
@@ -38,12 +39,30 @@ def named_as_direct(name: str) -> set[str]:
     return {package for package, origin in entries if "-r requirements" in origin}
 
 
+class Bare(Project):
+    """A clone whose requirements are empty, so that setting up takes seconds, on a disk with 100 GB of space."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        for name in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt"):
+            (path / name).write_text("# nothing\n")
+        (path / "tools").mkdir(exist_ok=True)
+        self.let_be_free(100)
+
+    def let_be_free(self, gigabytes: int) -> None:
+        """Have `df` say so."""
+        program = self.path / "tools/df"
+        program.write_text(f"#!/bin/sh\necho header\necho disk 0 0 {gigabytes}000000 0% /\n")
+        program.chmod(0o755)
+
+    def environment(self) -> dict[str, str]:
+        known = super().environment()
+        return known | {"PATH": f"{self.path / 'tools'}{os.pathsep}{known['PATH']}"}
+
+
 @pytest.fixture
-def bare(project: Project) -> Project:
-    """A clone whose requirements are empty, so that setting up takes seconds."""
-    for name in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt"):
-        (project.path / name).write_text("# nothing\n")
-    return project
+def bare(project: Project) -> Bare:
+    return Bare(project.path)
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-demo", "requirements-dev"])
@@ -89,7 +108,7 @@ def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
         for file in list(bare.path.iterdir()):
             if file != moved:
                 file.rename(moved / file.name)
-        bare = Project(moved)
+        bare = Bare(moved)
 
     bare.run("make", "setup")
 
@@ -100,7 +119,7 @@ def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
 @pytest.mark.slow
 def test_an_environment_keeps_the_build_of_pytorch_that_it_was_made_with(bare):
     for name in ("pip", "uv"):  # in the place of those that would download it
-        (bare.path / "tools" / name).mkdir(parents=True)
+        (bare.path / "tools" / name).mkdir()
         (bare.path / "tools" / name / "__init__.py").touch()
         (bare.path / "tools" / name / "__main__.py").write_text("import sys\n\nprint(*sys.argv)\n")
     (bare.path / "requirements-dev.txt").write_text("uv==1\n")
@@ -113,12 +132,9 @@ def test_an_environment_keeps_the_build_of_pytorch_that_it_was_made_with(bare):
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_installed(bare, fails):
-    tools = bare.path / "tools"
-    tools.mkdir()
-    (tools / "df").write_text("#!/bin/sh\necho header\necho disk 9000000 8000000 1000000 90% /\n")
-    (tools / "df").chmod(0o755)
+    bare.let_be_free(1)
 
-    done = bare.run("make", "setup", PATH=f"{tools}{os.pathsep}{os.environ['PATH']}", ok=False)
+    done = bare.run("make", "setup", ok=False)
 
     fails(done, "1 GB are free here", "nothing was installed")
     assert not (bare.path / ".venv").exists()

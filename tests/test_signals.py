@@ -55,17 +55,8 @@ training.stdout.readline()
 """
 
 
-@pytest.fixture
-def handlers_come_back():
-    """No test leaves a signal's handler behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_does_nothing_else(handlers_come_back, number):
+def test_a_signal_is_noted_and_does_nothing_else(handlers_as_they_were, number):
     with StopSignal() as stop:
         before = stop.received
         os.kill(os.getpid(), number)
@@ -75,7 +66,7 @@ def test_a_signal_is_noted_and_does_nothing_else(handlers_come_back, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_handlers_come_back(handlers_come_back, number):
+def test_the_handlers_as_they_were(handlers_as_they_were, number):
     before = signal.getsignal(number)
 
     with StopSignal():

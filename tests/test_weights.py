@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.project import quick_params, slow
+from helpers.published import made_up
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
@@ -26,13 +27,6 @@ from src.resnet.weights import load_weights, read_weights
 from src.train.training import initial_model
 
 IMAGENET_MEAN, IMAGENET_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-
-
-def made_up(seed: int = 1) -> dict[str, torch.Tensor]:
-    """A state dict as torchvision publishes it, the numbers in it random."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return resnet18().state_dict()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@ PARTS = (  # what a clone holds; a user may have anything else lying about
     "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt", "requirements.in", "requirements.txt",
     "src", "tests",
 )  # fmt: skip
-needs_posix = pytest.mark.skipif(os.name == "nt", reason="needs make, a shell, or signals as POSIX has them")
+needs_posix = pytest.mark.skipif(
+    os.name == "nt", reason="needs make, a shell, signals, or the words of errors as POSIX has them"
+)
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"  # without the user's own remotes
 QUICK = {  # every parameter, so that what a user makes of params.yaml changes no test
     "dataset": "sample",

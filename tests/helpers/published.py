@@ -45,7 +45,13 @@ def stand_in_weights(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def random_weights() -> bytes:
     """Make a file like torchvision's of the ImageNet weights, the numbers in it random."""
-    torch.manual_seed(0)
     file = io.BytesIO()
-    torch.save(resnet18().state_dict(), file)
+    torch.save(made_up(), file)
     return file.getvalue()
+
+
+def made_up(seed: int = 1) -> dict[str, torch.Tensor]:
+    """Make what that file holds: a state dict of ResNet-18 with three channels and 1,000 classes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return resnet18().state_dict()

@@ -32,7 +32,9 @@ def main_file(stage: str) -> str:
 
 def imported_by(file: str) -> set[str]:
     """The project's files that a source file imports by itself."""
-    return {module.replace(".", "/") + ".py" for module in _modules(file) if module.startswith("src.")}
+    files = {module.replace(".", "/") + ".py" for module in _modules(file) if module.partition(".")[0] == "src"}
+    assert all((ROOT / name).exists() for name in files), f"{file}: write `from src.<package>.<file> import <name>`"
+    return files
 
 
 def packages_imported_by(file: str) -> set[str]:
@@ -41,8 +43,12 @@ def packages_imported_by(file: str) -> set[str]:
 
 
 def _modules(file: str) -> list[str]:
-    modules = [node.module for node in nodes_of(file) if isinstance(node, ast.ImportFrom) and node.module]
-    return modules + [alias.name for node in nodes_of(file) if isinstance(node, ast.Import) for alias in node.names]
+    modules = [alias.name for node in nodes_of(file) if isinstance(node, ast.Import) for alias in node.names]
+    for node in nodes_of(file):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{file}: name the whole module, from src on"
+            modules.append(node.module)
+    return modules
 
 
 def files_of_stage(stage: str) -> set[str]:

@@ -12,7 +12,7 @@ LIBRARIES = [  # not pygit2, which reads HOME when it is imported
     *("torch", "torchvision", "scipy.ndimage", "matplotlib.figure", "dvclive", "pydantic"),
     *("dvc.cli.parser", "dvc.repo.experiments.queue.celery", "dvc.render.match", "tabulate"),
 ]
-START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"  # macOS: its libraries do not survive a fork
 if START_METHOD == "forkserver":  # a server that has imported them forks the processes
     multiprocessing.set_forkserver_preload(LIBRARIES)
 
