@@ -58,7 +58,10 @@ class Experiment(NamedTuple):
         return sum(map(int, seconds))
 
     def _find(self) -> dict | None:
+        """Its row, once it is through: DVC shows the last commit's metrics for one that is running or has failed."""
         rows = [row for row in dvc.api.exp_show() if row["Experiment"] == self.name]
+        rows = [row for row in rows if row["State"] in (None, "Success")]  # None for one that was not in the queue
+        rows = [{name: None if value == "None" else value for name, value in row.items()} for row in rows]
         return next((row for row in rows if row.get(self.result) is not None), None)
 
     def _bring_to_its_end(self) -> None:

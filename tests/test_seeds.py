@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import dvc.api
 import pytest
 from helpers.faults import start
 from helpers.project import Project, needs_posix, quick_params
@@ -63,6 +64,19 @@ def test_the_picture_is_a_png_and_the_same_bytes_each_time():
 
     assert len(pictures) == 1
     assert pictures.pop().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("state", ["Queued", "Running", "Failed"])
+def test_an_experiment_that_is_not_through_has_no_result_whatever_metrics_dvc_shows_for_it(state, monkeypatch):
+    run = Run("default", "random", 1)
+    row = {"Experiment": run.experiment.name, "State": state, "test.accuracy": 0.9952}
+    monkeypatch.setattr(dvc.api, "exp_show", lambda: [row])
+
+    found = run.experiment._find()
+    monkeypatch.setattr(dvc.api, "exp_show", lambda: [row, row | {"State": "Success", "validation.loss": "None"}])
+
+    assert found is None
+    assert run.experiment._find() == row | {"State": "Success", "validation.loss": None}
 
 
 def written(project: Project) -> list[dict]:
