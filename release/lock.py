@@ -6,8 +6,11 @@ clone that has neither data nor model, where ``dvc commit`` does not.
 """
 
 import ast
+import io
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +24,9 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def main() -> None:
     if git("status", "--porcelain", "dvc.lock"):
         sys.exit("error: dvc.lock is not committed; commit the run that it is of first")
+    then = git("log", "-1", "--format=%H", "--", "dvc.lock").strip()
+    if stale := stale_sources(then):
+        sys.exit(f"error: {', '.join(stale)} was not what dvc.lock says when it was committed: run `dvc repro`")
     with Repo() as repo, repo.lock:
         stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
         for stage in stages:
@@ -30,7 +36,8 @@ def main() -> None:
             stage.save(allow_missing=True, run_cache=False)
             now = recorded(stage)
             sources = [name for name in changed(before, now) if name.startswith(SOURCES)]
-            if others := [name for name in changed(before, now) if name not in sources] or with_other_code(sources):
+            others = [name for name in changed(before, now) if name not in sources]
+            if others := others or with_other_code(sources, then):
                 sys.exit(f"error: {', '.join(others)} changed since the run of {stage.name}: run `dvc repro`")
         for stage in stages:
             stage.dump(update_pipeline=False)
@@ -46,11 +53,22 @@ def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str
     return [name for name in now if now[name] != before.get(name)]
 
 
-def with_other_code(folders: Sequence[str]) -> list[str]:
-    """List the files of some folders whose code is another than when dvc.lock was last committed."""
+def stale_sources(commit: str) -> list[str]:
+    """List the sources that a commit's dvc.lock has other hashes of than that commit's files have."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", commit], capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        (Path(folder) / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+        with Repo(folder) as repo:
+            parts = [part for stage in repo.index.stages for part in stage.deps if part.def_path.startswith(SOURCES)]
+            return sorted({part.def_path for part in parts if part.changed_checksum()})
+
+
+def with_other_code(folders: Sequence[str], then: str) -> list[str]:
+    """List the files of some folders whose code is another than in the commit ``then``."""
     if not folders:
         return []
-    then = git("log", "-1", "--format=%H", "--", "dvc.lock").strip()
     names = git("ls-tree", "-r", "--name-only", then, *folders).splitlines()
     old = {name: git("show", f"{then}:./{name}") for name in names}
     names = git("ls-files", "-co", "--exclude-standard", *folders).splitlines()

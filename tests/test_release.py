@@ -81,6 +81,20 @@ def test_the_lock_is_not_mended_where_a_stage_depends_on_more_than_before(traine
     assert trained.read("dvc.lock") == lock
 
 
+@pytest.mark.slow
+def test_the_lock_is_not_mended_where_it_was_committed_with_code_that_had_not_run(trained, fails):
+    with (trained.path / "src/resnet/trim.py").open("a") as file:
+        file.write("\nHALF = 0.5\n")
+    lock = trained.path / "dvc.lock"
+    lock.write_text(lock.read_text() + "# merged\n")
+    trained.commit("code and lock")
+
+    done = trained.run("python", "-m", "release.lock", ok=False)
+
+    fails(done, "src/resnet was not what dvc.lock says", "dvc repro")
+    assert lock.read_text().endswith("# merged\n")
+
+
 def test_the_lock_is_not_mended_before_the_run_is_committed(trained, fails):
     with (trained.path / "dvc.lock").open("a") as file:
         file.write("# of a new run\n")
