@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 
 from benchmarks.column import add_arguments, load_results
-from src.pipeline.errors import exit_on_user_error
 from src.pipeline.machine import set_up_machine
 from src.pipeline.params import load_params
+from src.pipeline.process import exit_on_user_error
 
 MASKS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 

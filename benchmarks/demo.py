@@ -27,8 +27,8 @@ from benchmarks.devtools import driven
 from benchmarks.machine import processor_name
 from benchmarks.pictures import marker
 from src.download.sample import read_digits
-from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_file, write_json
+from src.pipeline.process import exit_on_user_error
 
 RESULTS_FILE, PICTURE_FILE = Path("benchmarks/demo.json"), Path("docs/demo.png")
 DRAWINGS, CLIENTS, SECONDS = 200, 10, 60.0

@@ -27,8 +27,8 @@ from benchmarks.no_digits import NO_DIGIT
 from benchmarks.scenes import BICUBIC, KINDS, marker
 from src.mnist.images import load_test_images
 from src.mnist.manifest import load_manifest
-from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_json
+from src.pipeline.process import exit_on_user_error
 from src.pipeline.results import MODEL_FILE, OUTLIER_HEAD_FILE
 
 RESULTS_FILE = Path("benchmarks/pictures.json")

@@ -24,8 +24,9 @@ from src.resnet.onnx_model import OnnxClassifier
 from src.resnet.outliers import OutlierHead, logits_and_features
 from src.resnet.trim import TrimmedConv2d, trim
 from src.train.batches import Batches
+from src.train.initial import initial_model
 from src.train.process_group import ProcessGroup
-from src.train.training import Training, initial_model
+from src.train.state import TrainingState
 
 SEED_SETTINGS = {
     "image_size": 224, "batch_size": 16, "lr": 0.001, "schedule": "constant", "augment": False, "ema_decay": 0.0,
@@ -191,7 +192,7 @@ def training_steps(params: Params, data: Images, machine: Machine) -> Iterator[i
     """Our training, all epochs; yield the number of images after each step, done."""
     batches = Batches(data.to(machine.device), params, ProcessGroup())
     model = trim(random_model(params), params.image_size)
-    training = Training(params, model, round(params.epochs * len(batches)), machine, ProcessGroup())
+    training = TrainingState(params, model, round(params.epochs * len(batches)), machine, ProcessGroup())
     for epoch in range(math.ceil(params.epochs)):
         for batch in batches.epoch(epoch):
             training.training_step(batch).item()

@@ -20,10 +20,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from benchmarks.machine import machine_name
 from benchmarks.queue import Experiment
 from benchmarks.recipes import RECIPES, parameters
-from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import write_file, write_json
 from src.pipeline.machine import set_up_machine
 from src.pipeline.params import Params, load_params
+from src.pipeline.process import exit_on_user_error
 from src.report.figures import BLUE, STYLE, VERMILION, encode_png
 
 RESULTS_FILE = Path("benchmarks/seeds.json")

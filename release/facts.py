@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from src.pipeline.params import Params, load_params
-from src.report.page import DATASETS, fell_back, table
+from src.report.page import DATASETS, not_downloaded, table
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_TIMED = "How long the training takes has not been measured yet."
@@ -28,17 +28,12 @@ WEIGHTS = {
 def headline() -> str:
     train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
     weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
-    asked = defaults()
-    missing = fell_back(asked, train)
+    missing = not_downloaded(defaults(), train)
     sentences = [
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
         f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
         f"{train['training_images']:,} images of {DATASETS[train['dataset']]}, from {weights}.",
-        *[
-            f"The defaults ask for `dataset: {asked.dataset}` and `weights: {asked.weights}`; "
-            "not both could be downloaded where it ran."
-        ]
-        * missing,
+        *([f"{missing}, which the defaults ask for, could not be downloaded where it ran."] if missing else []),
     ]
     return " ".join(sentences)
 
@@ -95,8 +90,14 @@ def duration() -> str:
         elif rate := measured.get("training with the defaults", {}).get("28 px, images/s"):
             times[machine] = f"about {epochs * images / rate / 60:.0f} min, by the rate of a few steps,"
     times |= {machine: f"{seconds / 60:.0f} min" for machine, seconds in seconds_of_the_defaults().items()}
-    listed = "; ".join(f"{time} on {machine}" for machine, time in times.items())
+    listed = "; ".join(f"{time} on {in_short(machine)}" for machine, time in times.items())
     return f"The training takes {listed}." if times else NOT_TIMED
+
+
+def in_short(machine: str) -> str:
+    """A machine's name for a sentence: "AMD EPYC, cpu, float32, 2 threads, AVX2, torch 2.15" without the last part."""
+    processor, *parts = machine.split(", ")
+    return f"{processor} ({', '.join(part for part in parts if part != 'cpu' and not part.startswith('torch '))})"
 
 
 def seconds_of_the_defaults() -> dict[str, float]:

@@ -53,6 +53,17 @@ def test_make_repro_ends_with_where_the_results_are_and_what_comes_next(trained)
     assert "dvc exp run" in following
 
 
+def test_make_repro_ends_with_what_it_had_to_do_without(trained):
+    trained.set_params(weights="imagenet")  # and a run from random weights
+
+    output = trained.run("python", "-m", "src.report.summary").stdout
+
+    assert (
+        "without  The ImageNet weights could not be downloaded. Once the network is there: "
+        ". .venv/bin/activate && dvc repro -f download && dvc repro\n" in output
+    )
+
+
 def test_make_repro_refuses_a_wrong_parameter_before_dvc_removes_any_result(trained, fails):
     trained.set_params(epochs=0)
 

@@ -20,10 +20,11 @@ from src.pipeline.errors import UserError
 from src.resnet.trim import trim
 from src.train.batches import Batches
 from src.train.checkpoint import Checkpoint
+from src.train.initial import initial_model
 from src.train.process_group import ProcessGroup, process_group
+from src.train.state import TrainingState
 from src.train.sync_batchnorm import SyncBatchNorm2d
 from src.train.trainer import Trainer
-from src.train.training import Training, initial_model
 
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m"
 ROUNDING = 1e-9  # in float64, whose own is 1e-16: of sums over a batch in another order, through 18 layers
@@ -38,7 +39,7 @@ def gradients_of_a_step(group, data, wraps):
         ProcessGroup.wrap_ddp = lambda self, model: model
     params = small_params(batch_size=7, ema_decay=0.0, label_smoothing=0.1)
     model = trim(initial_model(params, FROM_RANDOM_WEIGHTS), params.image_size)
-    training = Training(params, model, 10, MACHINE, group)
+    training = TrainingState(params, model, 10, MACHINE, group)
     batch = next(Batches(data, params, group).epoch(0))
     training.training_step(batch)
     model = training.evaluated_model

@@ -25,7 +25,7 @@ from src.download.sample import sample_files
 from src.mnist.images import load_test_images, load_training_images
 from src.mnist.manifest import load_manifest
 from src.pipeline.files import sha256
-from src.train.training import initial_model
+from src.train.initial import initial_model
 
 CONTENT = bytes(range(256)) * 1000
 KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

@@ -16,7 +16,8 @@ ENDINGS = {  # what main does, the exit status, and the last line on stderr
     "a mistake of ours": ("1 / 0", 1, "ZeroDivisionError: division by zero"),
 }
 PROGRAM = """
-from src.pipeline.errors import Interrupted, UserError, exit_on_user_error, run_and_exit
+from src.pipeline.errors import Interrupted, UserError
+from src.pipeline.process import exit_on_user_error, run_and_exit
 
 @exit_on_user_error
 def main():

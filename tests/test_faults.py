@@ -32,8 +32,8 @@ from src.resnet.weights import load_weights, read_weights
 from src.train.checkpoint import Checkpoint
 from src.train.process_group import ProcessGroup
 from src.train.signals import StopSignal
+from src.train.state import TrainingState
 from src.train.trainer import Trainer
-from src.train.training import Training
 
 pytestmark = needs_posix
 
@@ -231,15 +231,15 @@ def make_trainer(digits, checkpoint: Checkpoint, **params: object) -> Trainer:
     [(1, 20), (20, 20), (21, 25)],  # at each 20th step, and at the end of the epoch, which has 25
 )
 def test_a_loss_that_is_no_number_is_noticed_within_twenty_steps(digits, checkpoint, monkeypatch, appears, noticed):
-    take_step = Training.training_step
+    take_step = TrainingState.training_step
 
-    def take_poisoned_step(training: Training, batch):
+    def take_poisoned_step(training: TrainingState, batch):
         if training.step == appears - 1:
             with torch.no_grad():
                 next(training.evaluated_model.parameters()).fill_(float("nan"))
         return take_step(training, batch)
 
-    monkeypatch.setattr(Training, "training_step", take_poisoned_step)
+    monkeypatch.setattr(TrainingState, "training_step", take_poisoned_step)
     trainer = make_trainer(digits, checkpoint, batch_size=3, ema_decay=0.0)
 
     with pytest.raises(UserError, match=f"the loss is nan after step {noticed}; try a smaller lr"):
@@ -254,7 +254,7 @@ def test_ctrl_c_in_the_evaluation_stops_after_a_batch_and_loses_nothing(
     from src.train import trainer as module
 
     predict, evaluated, trained = module.predict_logits, [], []
-    take_step = Training.training_step
+    take_step = TrainingState.training_step
 
     def predict_and_press_ctrl_c(model, images, *others):
         evaluated.append(len(images))
@@ -275,7 +275,7 @@ def test_ctrl_c_in_the_evaluation_stops_after_a_batch_and_loses_nothing(
         make_trainer(digits, checkpoint).run_epoch(stop)
     at_the_signal = len(evaluated)
 
-    monkeypatch.setattr(Training, "training_step", take_counted_step)
+    monkeypatch.setattr(TrainingState, "training_step", take_counted_step)
     results = make_trainer(digits, checkpoint).run_epoch(StopAt())
 
     assert at_the_signal == 2

@@ -8,7 +8,7 @@ from torch import nn
 from src.mnist.inputs import to_input
 from src.pipeline.errors import UserError
 from src.pipeline.machine import Machine
-from src.resnet.inference import Classifier, batch_size, predict_logits
+from src.resnet.inference import Classifier, inference_batch_size, predict_logits
 from src.resnet.metrics import MeanMetrics, mean_metrics
 from src.resnet.model_file import encode_model, model_metadata
 from src.resnet.network import build_model
@@ -94,9 +94,9 @@ def test_each_image_is_answered_once_where_their_number_does_not_divide(monkeypa
 
 
 def test_batches_of_larger_images_are_smaller():
-    assert batch_size(28) == 1000
-    assert batch_size(56) == 250
-    assert batch_size(28 * 1000) == 1
+    assert inference_batch_size(28) == 1000
+    assert inference_batch_size(56) == 250
+    assert inference_batch_size(28 * 1000) == 1
 
 
 def test_a_network_answers_in_evaluation_mode(eight_images):

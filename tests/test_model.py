@@ -12,7 +12,7 @@ from src.pipeline.errors import UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model, model_metadata
 from src.resnet.network import build_model
-from src.train.training import initial_model
+from src.train.initial import initial_model
 
 
 @pytest.fixture(scope="module")

@@ -75,13 +75,20 @@ def test_the_page_of_the_full_mnist_says_what_was_trained_on_what_from_which_wei
     )
 
 
-@pytest.mark.parametrize("used", [{"dataset": "sample"}, {"initial_weights": "random"}])
-def test_the_page_says_that_not_all_could_be_downloaded_and_what_to_type(used):
+@pytest.mark.parametrize(
+    ("used", "missing"),
+    [
+        ({"dataset": "sample"}, "MNIST"),
+        ({"initial_weights": "random"}, "The ImageNet weights"),
+        ({"dataset": "sample", "initial_weights": "random"}, "MNIST and the ImageNet weights"),
+    ],
+)
+def test_the_page_says_what_could_not_be_downloaded_and_what_to_type(used, missing):
     page = write_page(FULL, TRAIN, TEST, RUN | used, CLASSES)
 
     assert (
-        "**Not all that was asked for could be downloaded.** Once the network is there: "
-        "`dvc repro -f download && dvc repro`." in page
+        f"**{missing} could not be downloaded.** Once the network is there: `dvc repro -f download && dvc repro`."
+        in page
     )
 
 

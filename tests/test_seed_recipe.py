@@ -18,9 +18,9 @@ from src.mnist.images import Images
 from src.pipeline.params import Params
 from src.resnet.model_file import load_model
 from src.train.batches import Batches
+from src.train.initial import initial_model
 from src.train.optimizer import build_optimizer, build_schedule
 from src.train.process_group import ProcessGroup
-from src.train.training import initial_model
 
 GREY_LEVEL = 1 / 255 / 0.3081  # of a normalised image
 

@@ -1,6 +1,7 @@
 """Stage ``download``: MNIST, the weights to start from, and a manifest of both. The only stage that uses a network."""
 
-from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.errors import UserError
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()

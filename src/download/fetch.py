@@ -20,6 +20,7 @@ ATTEMPTS = 3
 BACKOFF = 1.0  # seconds before the second attempt, twice that before the third
 CHUNK = 1 << 16
 NO_URL = "is no valid URL"
+NO_SOCKS = "can't be reached: the proxy speaks SOCKS, for which `pip install PySocks` is missing"
 
 
 class SourceError(Exception):
@@ -120,6 +121,8 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
         raise SourceError(f"answers {status} {error.response.reason}", passing=status >= 500) from error
     except requests.TooManyRedirects as error:
         raise SourceError("redirects in a circle") from error
+    except requests.exceptions.InvalidSchema as error:
+        raise SourceError(NO_SOCKS if "SOCKS" in str(error) else NO_URL) from error
     except ValueError as error:  # what requests and urllib3 say of a URL are kinds of it
         raise SourceError(NO_URL) from error
     except requests.ConnectTimeout as error:

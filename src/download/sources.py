@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from src.pipeline.dvc import project_root
+from src.pipeline.errors import UserError
 from src.pipeline.files import sha256
-from src.pipeline.results import project_root
 
 
 def is_right(path: Path, expected: str) -> bool:
@@ -13,8 +14,15 @@ def is_right(path: Path, expected: str) -> bool:
 
 
 def resolve(path: str) -> Path:
-    """Find what a user means by a path: it starts at the project, also where DVC runs an experiment elsewhere."""
-    return project_root() / Path(path).expanduser()
+    """Find what a user means by a path: it starts at the project, also where DVC runs an experiment elsewhere.
+
+    Raises:
+        UserError: it starts at the home of a user who is unknown.
+    """
+    try:
+        return project_root() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such user") from error
 
 
 def from_environment(variable: str) -> list[str]:

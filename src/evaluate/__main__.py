@@ -1,6 +1,6 @@
 """Stage ``evaluate``: how the trained model does on the test set, in figures and tables."""
 
-from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()

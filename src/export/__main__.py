@@ -1,6 +1,7 @@
 """Stage ``export``: the trained model as ONNX with its preprocessing inside, checked against PyTorch."""
 
-from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.errors import UserError
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()

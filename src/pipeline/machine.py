@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
         UserError: there is no such device.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes cuBLAS deterministic
-    torch.set_num_threads(threads or max(1, _usable_processors() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(threads or max(1, _usable_processors() // _from_torchrun("LOCAL_WORLD_SIZE", 1)))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
@@ -69,12 +70,17 @@ def _choose_device(device: str) -> torch.device:
         raise UserError(f"device = {device}, but PyTorch {seen} here; set device to auto or {found or 'cpu'}")
     if found.type == "mps":
         return found  # there is never a second one
-    chosen = torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = torch.device(found.type, _from_torchrun("LOCAL_RANK", 0))
     count = torch.accelerator.device_count()
     if chosen.index >= count:
         raise UserError(f"process {chosen.index + 1} on this machine has no {found.type} device: there are {count}")
     torch.accelerator.set_device_index(chosen.index)
     return chosen
+
+
+def _from_torchrun(variable: str, without: int) -> int:
+    """Read a variable that ``torchrun`` sets; what somebody else has set is not meant for this process."""
+    return int(os.environ[variable]) if torch.distributed.is_torchelastic_launched() else without
 
 
 def _usable_processors() -> int:
@@ -93,8 +99,8 @@ def _has_bf16(device: torch.device) -> bool:
     """Tell whether ``device`` has bf16 matrix instructions, not only an emulation of them."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False  # tried on none
+    if device.type != "cpu" or sys.platform == "darwin":
+        return False  # tried on none; a Mac's CPU may have it, where PyTorch's build for Macs makes no use of it
     capabilities = torch.cpu.get_capabilities()  # of the processor; what PyTorch makes of it can be set to less
     names = ("avx512_bf16", "amx_bf16") if torch.backends.cpu.get_cpu_capability() == "AVX512" else ("bf16",)
     return any(capabilities.get(name, False) for name in names)

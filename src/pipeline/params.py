@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 
-from src.pipeline.errors import UserError, exit_on_user_error
+from src.pipeline.errors import UserError
+from src.pipeline.process import exit_on_user_error
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -49,6 +50,7 @@ class Params(BaseModel):
     schedule: Literal["one_cycle", "constant"]
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
+    false_alarms: Annotated[Real, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]

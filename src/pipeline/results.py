@@ -1,6 +1,5 @@
-"""Where the results lie that two rooms share. `dvc.yaml` says which stage writes each of them."""
+"""The paths of results that several packages use. `dvc.yaml` says which stage writes each of them."""
 
-import os
 from pathlib import Path
 
 MODEL_FILE = Path("models/model.safetensors")
@@ -22,12 +21,3 @@ OUTLIERS_METRICS_FILE = Path("metrics/outliers/metrics.json")
 EXPORT_METRICS_FILE = Path("metrics/export/metrics.json")
 
 TRY_AGAIN = "dvc repro -f download && dvc repro"  # what to type once the network is there
-
-
-def project_root() -> Path:
-    """Find the project that a command was started from.
-
-    That is the current folder, but for ``dvc exp run --temp`` and the queue, which run a stage in a folder of its own
-    and say in ``DVC_ROOT`` where the project is (dvc/repo/experiments/queue/base.py).
-    """
-    return Path(os.environ.get("DVC_ROOT", "."))

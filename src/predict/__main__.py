@@ -1,6 +1,6 @@
 """The digits in image files: ``predict.py IMAGE...``, by the trained model. No stage of the workflow."""
 
-from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()

@@ -1,6 +1,7 @@
 """A page to draw digits on: ``python -m src.predict.demo``. It stays on this machine, and needs no network."""
 
-from src.pipeline.errors import UserError, before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.errors import UserError
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()

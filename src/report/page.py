@@ -17,7 +17,6 @@ TITLES = {
     MISTAKES: "The most confident mistakes: image, truth, guess, confidence",
     RELIABILITY: "Reliability diagram: accuracy against confidence, and the images in each bin",
 }
-FALLBACK = "Not all that was asked for could be downloaded."
 DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
 
 
@@ -31,11 +30,12 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
         run: what `train` used.
         classes: the columns of `evaluate`'s table of classes.
     """
+    missing = not_downloaded(params, run)
     sets = {name: metrics for name, metrics in {**train, "test": test}.items() if name in SETS}
     scores = zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True)
     parts = [
         "# Report of the run",
-        *([f"**{FALLBACK}** Once the network is there: `{TRY_AGAIN}`."] if fell_back(params, run) else []),
+        *([f"**{missing} could not be downloaded.** Once the network is there: `{TRY_AGAIN}`."] if missing else []),
         f"ResNet-18 from {run['initial_weights']} weights, "
         f"trained for {params.epochs:g} epoch{'s' * (params.epochs > 1)} on {train['training_images']:,} images of "
         f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
@@ -61,10 +61,12 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
     return "\n\n".join(parts) + "\n"
 
 
-def fell_back(params: Params, used: Mapping) -> bool:
-    """Tell whether a run had to use the sample or random weights for want of a network."""
-    asked = (params.dataset, params.weights == "random")
-    return asked != (used["dataset"], used["initial_weights"] == "random")
+def not_downloaded(params: Params, used: Mapping) -> str:
+    """Name what a run was asked for and had to do without, for want of a network; nothing where it got all."""
+    missing = ["MNIST"] if used["dataset"] != params.dataset else []
+    if params.weights != "random" and used["initial_weights"] == "random":
+        missing.append("the ImageNet weights" if missing else "The ImageNet weights")
+    return " and ".join(missing)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

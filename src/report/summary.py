@@ -2,9 +2,9 @@
 
 import subprocess
 
-from src.pipeline.errors import exit_on_user_error
 from src.pipeline.files import read_json
 from src.pipeline.params import load_params
+from src.pipeline.process import exit_on_user_error
 from src.pipeline.results import (
     EVALUATE_METRICS_FILE,
     EXPORT_METRICS_FILE,
@@ -14,7 +14,9 @@ from src.pipeline.results import (
     TRAIN_METRICS_FILE,
     TRY_AGAIN,
 )
-from src.report.page import FALLBACK, PAGE_FILE, fell_back
+from src.report.page import PAGE_FILE, not_downloaded
+
+ACTIVATE = ". .venv/bin/activate"
 
 
 @exit_on_user_error
@@ -28,12 +30,12 @@ def main() -> None:
     metrics = (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, OUTLIERS_METRICS_FILE, EXPORT_METRICS_FILE)
     print(f"metrics  {', '.join(map(str, metrics))}")
     print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
-    if fell_back(params, train):
-        print(f"used     {train['dataset']}, {weights} weights. {FALLBACK} Once the network is there: {TRY_AGAIN}")
+    if missing := not_downloaded(params, train):
+        print(f"without  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
     if subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False).returncode != 0:
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     print("keep it  git add -A && git commit -m 'a run'")
-    print("next     . .venv/bin/activate && dvc exp run -S epochs=5 && dvc metrics diff")
+    print(f"next     {ACTIVATE} && dvc exp run -S epochs=5 && dvc metrics diff")
 
 
 if __name__ == "__main__":

@@ -82,13 +82,13 @@ def run_batches(
 ) -> torch.Tensor:
     """Apply ``function`` to the network's input of images (N, H, W) uint8, batch by batch: (N, D) float32."""
     outputs = []
-    for batch in images.split(batch_size(image_size)):
+    for batch in images.split(inference_batch_size(image_size)):
         with torch.inference_mode(), machine.autocast():
             inputs = to_input(batch, image_size).contiguous(memory_format=torch.channels_last)
             outputs.append(function(inputs).float())
     return torch.cat(outputs)
 
 
-def batch_size(image_size: int) -> int:
+def inference_batch_size(image_size: int) -> int:
     """Choose how many images of ``image_size`` pixels go through the network together."""
     return max(1, BATCH_PIXELS // image_size**2)

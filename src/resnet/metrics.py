@@ -23,7 +23,8 @@ class MeanMetrics:
     """
 
     def __init__(self, device: torch.device) -> None:
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        has_float64 = device.type in ("cpu", "cuda")  # not MPS, and not all of XPU
+        dtype = torch.float64 if has_float64 else torch.float32
         self.totals = torch.zeros(3, dtype=dtype, device=device)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 
 from src.pipeline.errors import UserError, first_line
-from src.resnet.inference import Answers, batch_size
+from src.resnet.inference import Answers, inference_batch_size
 from src.resnet.model_file import METADATA_KEY
 
 INPUT, LOGITS, SCORE = "images", "logits", "outlier_score"  # of the graph
@@ -27,7 +27,7 @@ class OnnxClassifier:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
             self.class_names: list[str] = metadata["class_names"]
-            self._batch_size = batch_size(metadata["image_size"])
+            self._batch_size = inference_batch_size(metadata["image_size"])
         except Exception as error:  # onnxruntime raises many kinds for a wrong file
             name = "the exported model" if isinstance(model, bytes) else model
             raise UserError(f"{name} is missing or damaged: {first_line(error)}; run `dvc repro export`") from error

@@ -47,5 +47,11 @@ def logits_and_features(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.T
     third = model.layer3(second)  # pyrefly: ignore
     fourth = model.avgpool(model.layer4(third)).flatten(1)  # pyrefly: ignore
     logits = model.fc(fourth)  # pyrefly: ignore
-    second, third = (F.adaptive_avg_pool2d(m, side).flatten(1) for m, side in ((second, SECOND), (third, THIRD)))
-    return logits, torch.cat([second.sqrt(), third.sqrt(), fourth.sqrt(), logits], 1)
+    parts = [_pooled(second, SECOND), _pooled(third, THIRD), fourth]
+    return logits, torch.cat([*(part.sqrt() for part in parts), logits], 1)
+
+
+def _pooled(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Pool maps (N, C, H, W) to ``side`` x ``side``: (N, C * side * side)."""
+    there = maps.cpu() if maps.device.type == "mps" else maps  # MPS pools to a divisor of the size alone
+    return F.adaptive_avg_pool2d(there, side).flatten(1).to(maps.device)

@@ -1,6 +1,6 @@
 """Stage ``train``: fine-tune ResNet-18 on MNIST, and record loss and accuracy of each epoch."""
 
-from src.pipeline.errors import before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()
@@ -19,11 +19,11 @@ from src.pipeline.results import MODEL_FILE, RUN_FILE, TRAIN_METRICS_DIR
 from src.resnet.model_file import encode_model, model_metadata
 from src.resnet.trim import trim, untrim
 from src.train.checkpoint import Checkpoint, run_identity
+from src.train.initial import initial_model
 from src.train.live import open_live
 from src.train.process_group import process_group
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
-from src.train.training import initial_model
 
 
 @exit_on_user_error

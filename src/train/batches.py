@@ -8,6 +8,7 @@ import torch
 
 from src.mnist.images import Images
 from src.mnist.inputs import to_input
+from src.pipeline.errors import UserError
 from src.pipeline.params import Params
 from src.pipeline.seeding import make_generator
 from src.train.augmentation import random_warp
@@ -29,11 +30,15 @@ class Batches:
     nothing else is random. So a run that stops anywhere can go on with the same batches.
 
     The sizes of the batches differ by one image at most, so that none is too small for batch normalisation.
+
+    Raises `UserError` where a batch would have fewer images than there are processes.
     """
 
     def __init__(self, data: Images, params: Params, group: ProcessGroup) -> None:
         self._data, self._params, self._group = data, params, group
         self.images = len(data.labels)
+        if self.images // len(self) < group.world_size:
+            raise UserError(f"batch_size = {params.batch_size} is too small for {group.world_size} processes")
 
     def __len__(self) -> int:
         return math.ceil(self.images / self._params.batch_size)
@@ -47,11 +52,11 @@ class Batches:
 
     def _make(self, batch: torch.Tensor, epoch: int, step: int) -> Batch:
         device = self._data.images.device
-        indices = self._group.shard(batch).to(device, non_blocking=True)
+        indices = self._group.shard(batch).to(device)
         warp = None
         if self._params.augment:
             drawn = random_warp(len(batch), self._params, make_generator(self._params.seed, "augment", epoch, step))
-            warp = drawn.map(lambda part: self._group.shard(part).to(device, non_blocking=True))
+            warp = drawn.map(lambda part: self._group.shard(part).to(device))
         # index_select copies whole images; indexing by a tensor took ten times as long
         inputs = to_input(self._data.images.index_select(0, indices), self._params.image_size, warp)
         labels = self._data.labels.index_select(0, indices)

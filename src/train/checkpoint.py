@@ -18,17 +18,18 @@ import torch
 import torchvision
 
 from src.mnist.manifest import Manifest
+from src.pipeline.dvc import project_root
 from src.pipeline.errors import first_line
 from src.pipeline.files import sha256, write_file
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
-from src.pipeline.results import project_root
 from src.train.process_group import ProcessGroup
 
 SAVED = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size
-SOURCES = ("train", "resnet", "mnist", "pipeline")  # the rooms that `train` is made of, as dvc.yaml names them
-WITHOUT_EFFECT = {"checkpoint_minutes", "launcher"}  # the number of processes counts, not what starts them
+SOURCES = ("train", "resnet", "mnist", "pipeline")  # the packages that `train` is made of, as dvc.yaml names them
+# Of the processes, the number counts, not what starts them; the outliers come after the training.
+WITHOUT_EFFECT = {"checkpoint_minutes", "launcher", "false_alarms"}
 
 
 def run_identity(params: Params, manifest: Manifest, machine: Machine, group: ProcessGroup) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
         UserError: the processes of this run don't agree on it. They may be on different machines.
     """
     root = Path(__file__).parents[1]
-    files = [file for room in SOURCES for file in sorted((root / room).glob("*.py"))]
+    files = [file for package in SOURCES for file in sorted((root / package).glob("*.py"))]
     shared = {
         **params.model_dump(exclude=WITHOUT_EFFECT),
         **manifest.sha256,

@@ -66,7 +66,8 @@ def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
     if not writes:
         yield LiveMetrics(None)
         return
-    os.environ.pop("DVCLIVE_RESUME", None)  # the checkpoint says where a run goes on
+    for variable in ("DVCLIVE_RESUME", "DVCLIVE_TEST"):  # the checkpoint says where a run goes on; this is no test
+        os.environ.pop(variable, None)
     try:
         with _writing():  # reports, dvc.yaml and experiments are DVC's here
             live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)

@@ -75,7 +75,7 @@ class ProcessGroup:
         """Have batch normalisation see the whole batch rather than this process's shard of it."""
         if self.world_size == 1:
             return model
-        if next(model.parameters()).is_cuda:
+        if next(model.parameters()).device.type != "cpu":
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return SyncBatchNorm2d.convert(model)
 

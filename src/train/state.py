@@ -7,20 +7,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from src.mnist.images import CLASS_NAMES
-from src.mnist.manifest import Manifest
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
-from src.pipeline.seeding import derive_seed
 from src.resnet.metrics import MeanMetrics, Metrics
-from src.resnet.network import build_model
-from src.resnet.weights import load_weights, read_weights
 from src.train.batches import Batch
 from src.train.optimizer import average_decay, build_optimizer, build_schedule
 from src.train.process_group import ProcessGroup
 
 
-class Training:
+class TrainingState:
     """The state of a run under way.
 
     Attributes:
@@ -92,18 +87,3 @@ class Training:
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self._model, "optimizer": self._optimizer, "scheduler": self._scheduler}
         return parts | ({"averaged": self._averaged} if self._averaged else {})
-
-
-def initial_model(params: Params, manifest: Manifest) -> nn.Module:
-    """Build ResNet-18 as training starts it: from the manifest's weights, and for the rest from the seed alone.
-
-    Raises:
-        UserError: the weights' file is not the downloaded one, or holds no ResNet-18.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(params.seed, "model"))
-        model = build_model(len(CLASS_NAMES))
-    if manifest.weights_file:
-        manifest.check(manifest.weights_file)
-        load_weights(model, read_weights(manifest.weights_file), params.conv1_init)
-    return model

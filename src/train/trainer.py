@@ -14,13 +14,13 @@ from src.mnist.images import Images
 from src.pipeline.errors import Interrupted, UserError
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
-from src.resnet.inference import batch_size, predict_logits
+from src.resnet.inference import inference_batch_size, predict_logits
 from src.resnet.metrics import MeanMetrics, Metrics, mean_metrics
 from src.train.batches import Batches
 from src.train.checkpoint import Checkpoint
 from src.train.process_group import ProcessGroup
 from src.train.signals import StopSignal
-from src.train.training import Training
+from src.train.state import TrainingState
 
 LOOK_STEPS = 20  # the loss is looked at, and so the device waited for, once in this many steps
 
@@ -44,7 +44,7 @@ class Trainer:
         self._batches = Batches(sets.pop("train"), params, group)
         self._shards = {name: Images(*map(group.shard, data)) for name, data in sets.items()}
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
-        self._training = Training(params, model, self.total_steps, machine, group)
+        self._state = TrainingState(params, model, self.total_steps, machine, group)
 
     @property
     def done(self) -> bool:
@@ -54,20 +54,20 @@ class Trainer:
     @property
     def history(self) -> list[dict[str, Metrics]]:
         """For each finished epoch the metrics of each set, by its name."""
-        return self._training.history
+        return self._state.history
 
     @property
     def evaluated_model(self) -> nn.Module:
         """The model that is evaluated and saved."""
-        return self._training.evaluated_model
+        return self._state.evaluated_model
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint``, if it holds anything, and keep it up to date from now on."""
         self._checkpoint = checkpoint
         state = self._group.broadcast(checkpoint.load() if self._group.is_main else None)
         if state:
-            self._training.load_state_dict(state)
-            self.say(f"train: going on from step {self._training.step} of {self.total_steps}, where a run stopped")
+            self._state.load_state_dict(state)
+            self.say(f"train: going on from step {self._state.step} of {self.total_steps}, where a run stopped")
 
     def run_epoch(self, stop: StopSignal) -> dict[str, Metrics]:
         """Train to the end of the epoch, from wherever in it the run stands, and evaluate.
@@ -79,9 +79,9 @@ class Trainer:
         start = time.perf_counter()
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
-        results = {"train": mean_metrics(self._group.all_gather(self._training.totals.totals).sum(0))}
+        results = {"train": mean_metrics(self._group.all_gather(self._state.totals.totals).sum(0))}
         results |= {name: self._evaluate(shard, stop) for name, shard in self._shards.items()}
-        self._training.end_epoch(results)
+        self._state.end_epoch(results)
         self.say(self._epoch_line(results, rate, time.perf_counter() - start))
         return results
 
@@ -93,7 +93,7 @@ class Trainer:
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""
         epoch, images = len(self.history), 0
-        first_step = self._training.step - epoch * len(self._batches)
+        first_step = self._state.step - epoch * len(self._batches)
         steps = min(len(self._batches), self.total_steps - epoch * len(self._batches))
         total = self._batches.images * steps // len(self._batches)
         with tqdm(
@@ -105,31 +105,32 @@ class Trainer:
             leave=False,
         ) as bar:
             for batch in islice(self._batches.epoch(epoch, first_step), steps - first_step):
-                loss = self._training.training_step(batch)
+                loss = self._state.training_step(batch)
                 images += batch.size
                 bar.update(batch.size)
-                if self._training.step % LOOK_STEPS == 0:
+                if self._state.step % LOOK_STEPS == 0:
                     self._check_loss(loss.item())
                     bar.set_postfix(loss=f"{loss.item():.4f}")
                 self._heed(stop)
         return images
 
-    def _heed(self, stop: StopSignal) -> None:
+    def _heed(self, stop: StopSignal, *, training: bool = True) -> None:
         """Save where a checkpoint is due; where a stop is asked for, save and stop. In all processes together."""
-        due = self._group.is_main and self._checkpoint.age > 60 * self._params.checkpoint_minutes  # it alone saves
+        # The main process alone saves. While the run is evaluated, its state stays as it was saved.
+        due = training and self._group.is_main and self._checkpoint.age > 60 * self._params.checkpoint_minutes
         stop_now, save_now = self._group.all_reduce_any(stop.received is not None, due)
         saved = self._save() if stop_now or save_now else True
         if stop_now:
-            state = f"step {self._training.step} is saved; run the same command again to go on from there"
+            state = f"step {self._state.step} is saved; run the same command again to go on from there"
             raise Interrupted(state if saved else "NOT saved", stop.received or signal.SIGTERM)
 
     def _save(self) -> bool:
         """Save a checkpoint, or warn that it can't be done: training itself is not worth stopping for it."""
-        state = self._training.state_dict()
+        state = self._state.state_dict()
         self._check_loss(state["totals"].sum(0)[0].item())
         if self._group.is_main:
             try:
-                self._checkpoint.save(self._training.step, state)
+                self._checkpoint.save(self._state.step, state)
             except UserError as error:
                 print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
                 return False
@@ -138,17 +139,18 @@ class Trainer:
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(loss):
             self._checkpoint.remove()  # to go on from it would end here again
-            raise UserError(f"the loss is {loss} after step {self._training.step}; try a smaller lr")
+            raise UserError(f"the loss is {loss} after step {self._state.step}; try a smaller lr")
 
     def _evaluate(self, shard: Images, stop: StopSignal) -> Metrics:
         """Compute the mean loss and the accuracy on the set of which each process holds a shard."""
         means = MeanMetrics(self._machine.device)
         most = int(self._group.all_gather(torch.tensor([len(shard.labels)])).max())
-        count = math.ceil(most / batch_size(self._params.image_size))  # the same for all, so that they stop together
+        # The same number of batches for all, so that they stop together.
+        count = math.ceil(most / inference_batch_size(self._params.image_size))
         for images, labels in zip(shard.images.tensor_split(count), shard.labels.tensor_split(count), strict=True):
             logits = predict_logits(self.evaluated_model, images, self._params.image_size, self._machine)
             means.update(logits, labels)
-            self._heed(stop)
+            self._heed(stop, training=False)
         return mean_metrics(self._group.all_gather(means.totals).sum(0))
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:

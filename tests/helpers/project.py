@@ -47,6 +47,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "schedule": "one_cycle",
     "label_smoothing": 0.0,
     "ema_decay": 0.998,
+    "false_alarms": 0.0035,
     "precision": "auto",
     "device": "cpu",  # where the bytes of two runs are promised to be the same
     "threads": 0,
