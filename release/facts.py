@@ -97,7 +97,8 @@ def duration() -> str:
 def in_short(machine: str) -> str:
     """A machine's name for a sentence: "AMD EPYC, cpu, float32, 2 threads, AVX2, torch 2.15" without the last part."""
     processor, *parts = machine.split(", ")
-    return f"{processor} ({', '.join(part for part in parts if part != 'cpu' and not part.startswith('torch '))})"
+    told = [part for part in parts if part != "cpu" and not part.startswith("torch ")]
+    return f"{processor} ({', '.join(told)})" if told else processor
 
 
 def seconds_of_the_defaults() -> dict[str, float]:

@@ -53,6 +53,7 @@ def test_the_tables_of_seeds_appear_once_there_are_runs(other_run):
     assert "| default | random | 90.000% | - | 1 | 90.00% | 60 | a laptop |" in page
     assert "| `default` | random weights | 90.00% | 90.00% | 1 |" in page
     assert facts.duration().endswith("1 min on a laptop.")
+    assert facts.in_short("A CPU, cpu, float32, 2 threads, AVX2, torch 2.15.0") == "A CPU (float32, 2 threads, AVX2)"
 
 
 def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
