@@ -5,6 +5,7 @@ import torch
 from helpers.project import quick_params
 
 from src.mnist.images import Images
+from src.pipeline.errors import UserError
 from src.pipeline.seeding import derive_seed, make_generator
 from src.train.batches import Batches
 from src.train.process_group import ProcessGroup
@@ -43,6 +44,11 @@ def test_the_sizes_of_an_epochs_batches_differ_by_one_at_most(hundred):
 
     assert sizes == [15, 15, 14, 14, 14, 14, 14]
     assert len(batches) == 7
+
+
+def test_a_batch_that_leaves_a_process_without_an_image_is_refused(hundred):
+    with pytest.raises(UserError, match="batch_size = 3 is too small for 4 processes"):
+        make_batches(hundred, world_size=4, batch_size=3)
 
 
 def test_a_batch_of_one_process_is_the_whole_batch(hundred):

@@ -59,7 +59,7 @@ def test_make_repro_ends_with_what_it_had_to_do_without(trained):
     output = trained.run("python", "-m", "src.report.summary").stdout
 
     assert (
-        "without  The ImageNet weights could not be downloaded. Once the network is there: "
+        "missing  The ImageNet weights could not be downloaded. Once the network is there: "
         ". .venv/bin/activate && dvc repro -f download && dvc repro\n" in output
     )
 

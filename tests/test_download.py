@@ -5,6 +5,7 @@ import hashlib
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -22,8 +23,10 @@ from src.download import fetch as fetch_module
 from src.download import weights
 from src.download.fetch import FetchError, fetch
 from src.download.sample import sample_files
+from src.download.sources import resolve
 from src.mnist.images import load_test_images, load_training_images
 from src.mnist.manifest import load_manifest
+from src.pipeline.errors import UserError
 from src.pipeline.files import sha256
 from src.train.initial import initial_model
 
@@ -353,6 +356,21 @@ def test_a_certificate_that_nobody_signed_is_named(refusal, tmp_path, capsys):
 
     assert "certificate verify failed" in reason
     assert capsys.readouterr().out.count("asking") == 1
+
+
+def test_a_proxy_that_speaks_socks_is_named_with_what_is_missing(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "socks", None)  # PySocks is not there
+    with serve(lambda *_: None) as server:
+        monkeypatch.setenv("https_proxy", server.address.replace("http:", "socks5h:"))
+
+        reason = refusal("https://mirror.invalid/digits")
+
+    assert reason == "can't be reached: the proxy speaks SOCKS, for which `pip install PySocks` is missing"
+
+
+def test_the_home_of_a_user_who_is_unknown_is_named():
+    with pytest.raises(UserError, match="~nobody of this name/weights: there is no such user"):
+        resolve("~nobody of this name/weights")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[", "http://a:b/", "https://mirror..invalid/", "https:// /"])

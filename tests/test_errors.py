@@ -13,8 +13,12 @@ ENDINGS = {  # what main does, the exit status, and the last line on stderr
     "a signal came": ("raise Interrupted('so', 15)", 143, "interrupted: so"),
     "Ctrl-C": ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to go on"),
     "a status of its own": ("import sys; sys.exit(3)", 3, None),
+    "memory is short": (
+        "raise RuntimeError('MPS backend out of memory')", 1,
+        "error: out of memory (MPS backend out of memory); try a smaller batch_size or image_size",
+    ),
     "a mistake of ours": ("1 / 0", 1, "ZeroDivisionError: division by zero"),
-}
+}  # fmt: skip
 PROGRAM = """
 from src.pipeline.errors import Interrupted, UserError
 from src.pipeline.process import exit_on_user_error, run_and_exit

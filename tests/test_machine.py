@@ -18,10 +18,17 @@ from src.pipeline.machine import Machine, set_up_machine
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch, torch_as_it_was):
     """No test leaves PyTorch, or the environment, set otherwise for those that follow."""
-    for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    for variable in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     monkeypatch.setattr(machine, "CPU_QUOTA_FILE", Path("no such file"))
+
+
+def under_torchrun(monkeypatch, **variables):
+    """Set what torchrun sets for its processes."""
+    known = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in (known | variables).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def test_the_accelerator_can_be_asked_for_by_its_type(sees, kind):
 
 def test_each_process_of_a_machine_has_a_gpu_of_its_own(sees, monkeypatch):
     current = sees("cuda")
-    monkeypatch.setenv("LOCAL_RANK", "3")
+    under_torchrun(monkeypatch, LOCAL_RANK="3")
 
     assert set_up_machine("cuda", "fp32", 1).device == torch.device("cuda", 3)
     assert current == [3]
@@ -84,7 +91,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(sees, monkeypatch):
 
 def test_more_processes_than_gpus_are_a_clear_error(sees, monkeypatch):
     sees("cuda", count=2)
-    monkeypatch.setenv("LOCAL_RANK", "2")
+    under_torchrun(monkeypatch, LOCAL_RANK="2", LOCAL_WORLD_SIZE="3")
 
     with pytest.raises(UserError, match="process 3 on this machine has no cuda device: there are 2"):
         set_up_machine("cuda", "fp32", 1)
@@ -114,6 +121,7 @@ def test_an_accelerator_in_place_of_another_is_a_clear_error(sees):
 )
 def test_auto_is_bf16_where_the_cpu_has_it(sees, monkeypatch, used, instructions):
     sees(None)
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, instructions: True})
 
@@ -126,6 +134,15 @@ def test_auto_is_fp32_where_pytorch_is_set_to_fewer_instructions_than_the_cpu_ha
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": True})
 
     assert set_up_machine("auto", "auto", 1).dtype == torch.float32
+
+
+def test_auto_is_fp32_on_a_macs_cpu(sees, monkeypatch):
+    sees(None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+
+    assert set_up_machine("cpu", "auto", 1).dtype == torch.float32
 
 
 def test_auto_is_fp32_where_the_cpu_has_no_bf16(sees, monkeypatch):
@@ -179,11 +196,23 @@ def test_the_number_of_threads_is_the_one_asked_for():
 @pytest.mark.parametrize(("processes", "threads"), [("1", 6), ("2", 3), ("4", 1), ("8", 1)])
 def test_the_processes_of_a_machine_share_the_cores_that_they_may_use(monkeypatch, processes, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    under_torchrun(monkeypatch, LOCAL_WORLD_SIZE=processes)
 
     set_up_machine("cpu", "fp32", 0)
 
     assert torch.get_num_threads() == threads
+
+
+def test_torchruns_variables_without_torchrun_change_nothing(sees, monkeypatch):
+    current = sees("cuda")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    set_up_machine("cuda", "fp32", 0)
+
+    assert torch.get_num_threads() == 6
+    assert current == [0]
 
 
 def test_all_cores_are_used_where_a_system_cannot_say_which_it_may_use(monkeypatch):

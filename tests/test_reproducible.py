@@ -110,7 +110,11 @@ def test_a_clone_in_another_folder_on_a_busy_machine_gives_the_same_bytes(traine
 
 @pytest.mark.parametrize(
     "variables",
-    [{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}, {"PYTHONHASHSEED": "7"}, {"DVCLIVE_RESUME": "1"}],
+    [
+        {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"},
+        {"PYTHONHASHSEED": "7"},
+        {"DVCLIVE_RESUME": "1", "DVCLIVE_TEST": "1"},
+    ],
     ids=["threads", "hashes", "dvclive"],
 )
 def test_no_environment_variable_changes_the_result(trained, tries, variables):

@@ -31,7 +31,7 @@ def main() -> None:
     print(f"metrics  {', '.join(map(str, metrics))}")
     print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
     if missing := not_downloaded(params, train):
-        print(f"without  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
+        print(f"missing  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
     if subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False).returncode != 0:
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     print("keep it  git add -A && git commit -m 'a run'")
