@@ -16,7 +16,7 @@ from helpers.values import OTHER_VALUES
 
 from src.pipeline.errors import UserError
 from src.pipeline.machine import Machine
-from src.train.checkpoint import DIGEST_SIZE, Checkpoint, run_identity
+from src.train.checkpoint import DIGEST_SIZE, WITHOUT_EFFECT, Checkpoint, run_identity
 from src.train.process_group import ProcessGroup
 
 
@@ -182,13 +182,14 @@ def test_the_same_run_finds_its_folder_again():
     assert folder() == folder(quick_params())
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK if name not in ("checkpoint_minutes", "launcher")])
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in WITHOUT_EFFECT])
 def test_a_run_with_another_parameter_is_another_run(name):
     assert folder(quick_params(**{name: OTHER_VALUES[name]})) != folder()
 
 
-def test_a_run_with_other_checkpoint_minutes_is_the_same_run():
-    assert folder(quick_params(checkpoint_minutes=OTHER_VALUES["checkpoint_minutes"])) == folder()
+@pytest.mark.parametrize("name", ["checkpoint_minutes", "false_alarms"])
+def test_a_run_with_other_values_of_what_training_does_not_depend_on_is_the_same_run(name):
+    assert folder(quick_params(**{name: OTHER_VALUES[name]})) == folder()
 
 
 def test_a_run_that_something_else_starts_is_the_same_run():

@@ -247,7 +247,7 @@ def test_the_last_epoch_may_be_a_part_of_one(digits, capsys):
     while not trainer.done:
         trainer.run_epoch(StopAt())
 
-    assert (trainer.total_steps, trainer._training.step, len(trainer.history)) == (7, 7, 2)
+    assert (trainer.total_steps, trainer._state.step, len(trainer.history)) == (7, 7, 2)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["epoch 1/1.4", "epoch 1.4/1.4"]
 
@@ -258,7 +258,7 @@ def test_a_part_of_a_step_is_none_unless_it_is_all_there_is(digits, epochs, step
 
     trainer.run_epoch(StopAt())
 
-    assert (trainer._training.step, trainer.done) == (steps, True)
+    assert (trainer._state.step, trainer.done) == (steps, True)
 
 
 @pytest.mark.parametrize("look", [6, 8, 9, 10])
