@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.project import Project, stages_run
+from helpers.published import random_weights
 from helpers.server import NO_NETWORK
 
 LARGE = (
@@ -89,6 +90,26 @@ def test_a_wrong_parameter_in_a_clone_that_pulled_is_mended_without_training(tra
 
     assert large_files(second) == large_files(trained)
     assert "up to date" in done.stdout
+
+
+@pytest.mark.slow
+def test_other_weights_are_taken_back_without_the_place_they_came_from(trained):
+    own = trained.path / "own.pth"
+    own.write_bytes(random_weights())
+    trained.set_params(weights="own.pth")
+    trained.run("dvc", "repro", "download")
+    trained.run("git", "commit", "-q", "--all", "-m", "from weights of one's own")
+    own.unlink()
+    before = large_files(trained)
+    trained.set_params(weights="random")
+    trained.run("dvc", "repro", "download")
+
+    trained.run("git", "checkout", "params.yaml", "dvc.lock", "data")
+    trained.run("dvc", "checkout", "data/mnist", "data/weights")
+    done = trained.run("dvc", "repro", "download")
+
+    assert stages_run(done.stdout) == []
+    assert large_files(trained) == before
 
 
 @pytest.mark.slow

@@ -269,9 +269,7 @@ def test_ctrl_c_in_the_evaluation_stops_after_a_batch_and_loses_nothing(
     with pytest.MonkeyPatch.context() as apart:
         apart.setenv("DVC_ROOT", os.environ["DVC_ROOT"] + "/apart")
         undisturbed = make_trainer(digits, Checkpoint({})).run_epoch(StopAt())
-    monkeypatch.setattr(
-        module, "inference_batch_size", lambda _: 5
-    )  # so that the 21 images of validation are five batches
+    monkeypatch.setattr(module, "inference_batch_size", lambda _: 5)  # the 21 images of validation: five batches
     monkeypatch.setattr(module, "predict_logits", predict_and_press_ctrl_c)
     with StopSignal() as stop, pytest.raises(Interrupted, match="step 5 is saved"):
         make_trainer(digits, checkpoint).run_epoch(stop)
