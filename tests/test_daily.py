@@ -14,6 +14,7 @@ from helpers.server import NO_NETWORK
 
 LARGE = (
     "data/mnist",
+    "data/weights",
     "models/model.safetensors",
     "models/run.json",
     "models/outliers.safetensors",
