@@ -95,7 +95,7 @@ def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback_either(train
             preexec_fn=heed_ctrl_c,
         )  # fmt: skip
         for line in process.stderr:
-            if line.endswith(" src.pipeline.errors\n"):
+            if line.endswith(" src.pipeline.process\n"):
                 break  # what comes next is imported under `before_imports`
         for _ in range(chance.randint(1, IMPORTED)):
             process.stderr.readline()
