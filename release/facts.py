@@ -81,16 +81,21 @@ def disk() -> str:
 
 
 def duration() -> str:
-    """How long the defaults take: trainings over seeds with them, a whole one of the benchmark's, or its rate."""
+    """How long the defaults take: trainings over seeds with them, a whole one of the benchmark's, or its rate.
+
+    And the rest of the workflow, where it was measured on that machine.
+    """
     epochs, images = defaults().epochs, read("metrics/train/metrics.json")["training_images"]
-    times = {}
+    times, rest = {}, {}
     for machine, measured in read("benchmarks/results.json")["columns"].items():
+        if workflow := measured.get("dvc repro, seconds"):
+            rest[machine] = f", and the rest of the workflow {workflow['all but the training']:.0f} s"
         if measured.get("defaults", {}).get("epochs") == epochs:
             times[machine] = f"{measured['defaults']['seconds in all'] / 60:.0f} min"
         elif rate := measured.get("training with the defaults", {}).get("28 px, images/s"):
             times[machine] = f"about {epochs * images / rate / 60:.0f} min, by the rate of a few steps,"
     times |= {machine: f"{seconds / 60:.0f} min" for machine, seconds in seconds_of_the_defaults().items()}
-    listed = "; ".join(f"{time} on {in_short(machine)}" for machine, time in times.items())
+    listed = "; ".join(f"{time} on {in_short(machine)}{rest.get(machine, '')}" for machine, time in times.items())
     return f"The training takes {listed}." if times else NOT_TIMED
 
 

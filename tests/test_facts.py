@@ -59,12 +59,13 @@ def test_the_tables_of_seeds_appear_once_there_are_runs(other_run):
 def test_a_time_that_was_measured_with_other_defaults_is_not_shown(other_run):
     file, columns = other_run.path / "benchmarks/results.json", {"a laptop": {"defaults": {"epochs": 1}}}
     columns["a laptop"]["defaults"]["seconds in all"] = 120.0
+    columns["a laptop"]["dvc repro, seconds"] = {"all but the training": 61.7}
     file.write_text(json.dumps({"columns": columns}))
     now = facts.duration()
     columns["a laptop"]["defaults"]["epochs"] = 7
     file.write_text(json.dumps({"columns": columns}))
 
-    assert now == "The training takes 2 min on a laptop."
+    assert now == "The training takes 2 min on a laptop, and the rest of the workflow 62 s."
     assert facts.duration() == facts.NOT_TIMED
 
 
