@@ -32,11 +32,11 @@ LOSS_TOLERANCE = 0.02  # relative, after one epoch of the sample in fp32: roundi
 IMAGES = {"train": 3800, "validation": 200, "test": 1000}  # of the sample
 
 
-def gradients_of_a_step(group, data, wraps):
+def gradients_of_a_step(group, data, adds_up):
     """In one of several processes: the gradients, and the statistics, that ResNet-18's first step leaves."""
     compute_in_float64()
-    if not wraps:
-        ProcessGroup.wrap_ddp = lambda self, model: model
+    if not adds_up:
+        ProcessGroup.add_gradients = lambda self, model: None
     params = small_params(batch_size=7, ema_decay=0.0, label_smoothing=0.1)
     model = trim(initial_model(params, FROM_RANDOM_WEIGHTS), params.image_size)
     training = TrainingState(params, model, 10, MACHINE, group)
@@ -188,7 +188,7 @@ def test_a_single_process_agrees_with_itself():
     ProcessGroup().require_same({"seed": 0})
 
 
-def test_a_single_process_hears_itself_and_wraps_nothing():
+def test_a_single_process_hears_itself_and_changes_nothing():
     group, model = ProcessGroup(), small_model()
 
     assert group.is_main
@@ -196,7 +196,6 @@ def test_a_single_process_hears_itself_and_wraps_nothing():
     assert group.all_reduce_any(False, True) == [False, True]
     assert group.broadcast("value") == "value"
     assert group.convert_sync_batchnorm(model) is model
-    assert group.wrap_ddp(model) is model
 
 
 def test_shards_are_all_rows_in_order_and_differ_by_one_row_at_most():

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from src.pipeline.errors import UserError
 from src.train.sync_batchnorm import SyncBatchNorm2d
@@ -79,9 +78,21 @@ class ProcessGroup:
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return SyncBatchNorm2d.convert(model)
 
-    def wrap_ddp(self, model: nn.Module) -> nn.Module:
-        """Wrap ``model`` such that its backward pass leaves the mean of all processes' gradients."""
-        return model if self.world_size == 1 else DistributedDataParallel(model, forward_sync_buffers=False)
+    def add_gradients(self, model: nn.Module) -> None:
+        """Replace each gradient of ``model`` by the sum of all processes' gradients.
+
+        They go in one piece and always in one order. `DistributedDataParallel` regroups them after a process's first
+        step, and where more than two numbers are added, their order depends on the grouping: a run that goes on would
+        differ in its last bits from one that was never stopped.
+        """
+        if self.world_size == 1:
+            return
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        summed = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(summed)
+        parts = summed.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 @contextmanager

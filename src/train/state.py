@@ -31,7 +31,6 @@ class TrainingState:
         self._label_smoothing, self._ema_decay = params.label_smoothing, params.ema_decay
         model = model.to(machine.device).to(memory_format=torch.channels_last)
         self._model = group.convert_sync_batchnorm(model)
-        self._ddp = group.wrap_ddp(self._model)
         self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
         self._optimizer = build_optimizer(params, self._model)
         self._scheduler = build_schedule(params, self._optimizer, total_steps)
@@ -48,12 +47,13 @@ class TrainingState:
         """Take one step on this process's shard of a batch; return its loss, on the device."""
         self._model.train()
         with self._machine.autocast():
-            logits = self._ddp(batch.inputs)
+            logits = self._model(batch.inputs)
         loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self._label_smoothing)
-        # The mean over the whole batch, once DDP has averaged the gradients; a factor of 1 for a single process.
-        weight = self._group.world_size * len(batch.labels) / batch.size
+        # This shard's part of the mean over the whole batch; a factor of 1 for a single process.
+        weight = len(batch.labels) / batch.size
         self._optimizer.zero_grad()
         (loss * weight).backward()
+        self._group.add_gradients(self._model)
         self._optimizer.step()
         self._scheduler.step()
         if self._averaged:
