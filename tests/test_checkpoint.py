@@ -129,6 +129,24 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_line_that_says_so(capsys):
     assert [path.name for path in checkpoint.folder.iterdir()] == ["000000010.damaged"]
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "Input/output error"), RuntimeError("can't allocate memory")]
+)
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(monkeypatch, error):
+    checkpoint = Checkpoint({"seed": 0})
+    checkpoint.save(5, state(5))
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            checkpoint.load()
+
+    assert checkpoint.load()["step"] == 5
+
+
 def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
     class Trap:
         def __reduce__(self):
@@ -187,7 +205,7 @@ def test_a_run_with_another_parameter_is_another_run(name):
     assert folder(quick_params(**{name: OTHER_VALUES[name]})) != folder()
 
 
-@pytest.mark.parametrize("name", ["checkpoint_minutes", "false_alarms"])
+@pytest.mark.parametrize("name", ["checkpoint_minutes", "false_positive_rate"])
 def test_a_run_with_other_values_of_what_training_does_not_depend_on_is_the_same_run(name):
     assert folder(quick_params(**{name: OTHER_VALUES[name]})) == folder()
 
@@ -220,6 +238,23 @@ def test_a_run_with_other_instructions_of_the_cpu_is_another_run(monkeypatch):
     before = folder()
 
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+
+    assert folder() != before
+
+
+def test_a_run_on_another_kind_of_processor_is_another_run(monkeypatch):
+    before = folder()
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"another": True})
+
+    assert folder() != before
+
+
+def test_a_run_whose_onednn_may_use_fewer_instructions_is_another_run(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    before = folder()
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
 
     assert folder() != before
 

@@ -19,7 +19,7 @@ import torchvision
 
 from src.mnist.manifest import Manifest
 from src.pipeline.dvc import project_root
-from src.pipeline.errors import first_line
+from src.pipeline.errors import first_line, is_out_of_memory
 from src.pipeline.files import sha256, write_file
 from src.pipeline.machine import Machine
 from src.pipeline.params import Params
@@ -29,7 +29,7 @@ SAVED = 2  # checkpoints of a run that are left: the newest, and the one before 
 DIGEST_SIZE = hashlib.sha256().digest_size
 SOURCES = ("train", "resnet", "mnist", "pipeline")  # the packages that `train` is made of, as dvc.yaml names them
 # Of the processes, the number counts, not what starts them; the outliers come after the training.
-WITHOUT_EFFECT = {"checkpoint_minutes", "launcher", "false_alarms"}
+WITHOUT_EFFECT = {"checkpoint_minutes", "launcher", "false_positive_rate"}
 
 
 def run_identity(params: Params, manifest: Manifest, machine: Machine, group: ProcessGroup) -> dict[str, Any]:
@@ -48,7 +48,15 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
         "torchvision": torchvision.__version__,
     }
     group.require_same(shared)
-    return shared | {"machine": machine.describe(), "processes": group.world_size}
+    here = {
+        "machine": machine.describe(),
+        "processor": {  # oneDNN goes by more of its instructions than PyTorch, and by its caches
+            name: value for name, value in torch.cpu.get_capabilities().items() if not name.startswith("num_")
+        },
+        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "processes": group.world_size,
+    }
+    return shared | here
 
 
 class Checkpoint:
@@ -87,16 +95,21 @@ class Checkpoint:
         """Read the newest sound state to the CPU; None where there is none.
 
         A damaged file is set aside under another name, with a line that says so. Nothing in a file is executed.
+
+        Raises:
+            OSError, MemoryError, RuntimeError: the newest file can't be read, or memory is short. It is left as it is.
         """
         for path in self._newest_first():
             try:
-                content = path.read_bytes()
+                content = memoryview(path.read_bytes())
                 if hashlib.sha256(content[DIGEST_SIZE:]).digest() != content[:DIGEST_SIZE]:
                     raise ValueError("its hash is wrong")
                 return torch.load(io.BytesIO(content[DIGEST_SIZE:]), map_location="cpu", weights_only=True)
             except FileNotFoundError:  # the same run, done elsewhere, has just succeeded
                 continue
             except Exception as error:  # torch.load raises many kinds for a file that is no checkpoint
+                if isinstance(error, OSError) or is_out_of_memory(error):
+                    raise  # the file may be sound
                 aside = path.with_suffix(".damaged")
                 path.replace(aside)
                 print(f"warning: {path} is damaged ({first_line(error)}), set aside as {aside.name}")
