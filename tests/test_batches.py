@@ -72,15 +72,17 @@ def test_the_order_depends_on_the_epoch_and_on_the_seed(hundred):
     assert numbers(make_batches(hundred, seed=1), 0) != first
 
 
-def test_an_image_is_warped_anew_in_each_epoch():
-    one_image_in_each = Images(torch.full((16, 28, 28), 255, dtype=torch.uint8), torch.arange(16))
-    batches = make_batches(one_image_in_each)
+def test_an_image_is_warped_anew_in_each_epoch_and_step_and_by_each_seed():
+    alike = Images(torch.full((32, 28, 28), 255, dtype=torch.uint8), torch.arange(32))
+    batches, with_seed_1 = make_batches(alike, batch_size=16), make_batches(alike, batch_size=16, seed=1)
 
-    inputs = [next(batches.epoch(epoch)).inputs for epoch in (0, 0, 1)]
+    first, again = next(batches.epoch(0)).inputs, next(batches.epoch(0)).inputs
+    others = [next(batches.epoch(1)), next(batches.epoch(0, first_step=1)), next(with_seed_1.epoch(0))]
 
-    assert torch.equal(inputs[0], inputs[1])
-    assert not torch.equal(inputs[0], inputs[2])
-    assert not torch.equal(inputs[0][0], inputs[0][1])
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+    for other in others:
+        assert not torch.equal(first, other.inputs)
 
 
 def test_without_augmentation_no_image_is_warped():

@@ -69,6 +69,16 @@ def test_rotations_stay_within_their_limit_and_reach_it():
     assert -12 - 12 * ROUNDING <= degrees.min() < -11.9
 
 
+def test_the_parts_of_a_warp_are_drawn_independently():
+    warps = draw_warps(max_rotation=15.0, max_shift=2.0, max_scaling=0.15)
+
+    angles = torch.atan2(warps[:, 1, 0], warps[:, 0, 0])
+    scales = torch.hypot(warps[:, 0, 0], warps[:, 1, 0])
+    correlations = torch.corrcoef(torch.stack([angles, scales, warps[:, 0, 2], warps[:, 1, 2]]))
+
+    assert (correlations - torch.eye(4)).abs().max() < 0.1  # of a thousand: three standard errors
+
+
 def test_a_rotation_scales_nothing():
     warps = draw_warps(max_rotation=12.0).double()
 

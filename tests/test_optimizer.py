@@ -10,17 +10,21 @@ from torch import nn
 from src.train.optimizer import average_decay, build_optimizer, build_schedule
 
 
-def learning_rates(steps, **values) -> list[float]:
-    """The rate of each step of a run."""
+def settings(steps, name, **values) -> list:
+    """A setting of the optimizer at each step of a run."""
     params = quick_params(**values)
     optimizer = build_optimizer(params, nn.Linear(1, 1))
     schedule = build_schedule(params, optimizer, steps)
-    rates = []
+    found = []
     for _ in range(steps):
-        rates.append(optimizer.param_groups[0]["lr"])
+        found.append(optimizer.param_groups[0][name])
         optimizer.step()
         schedule.step()
-    return rates
+    return found
+
+
+def learning_rates(steps, **values) -> list[float]:
+    return settings(steps, "lr", **values)
 
 
 def test_a_constant_rate_stays():
@@ -39,6 +43,11 @@ def test_one_cycles_last_step_still_moves_the_weights():
     rates = learning_rates(100, schedule="one_cycle", lr=0.5)
 
     assert 0 < rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_adams_betas_stay_at_their_defaults(schedule):
+    assert settings(10, "betas", schedule=schedule) == [(0.9, 0.999)] * 10
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])

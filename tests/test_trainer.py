@@ -21,6 +21,7 @@ from helpers.training import (
 
 from src.mnist.inputs import to_input
 from src.pipeline.errors import Interrupted, UserError
+from src.train.batches import Batch
 from src.train.checkpoint import Checkpoint
 from src.train.process_group import ProcessGroup
 from src.train.state import TrainingState
@@ -109,8 +110,8 @@ def test_a_part_of_the_state_that_did_not_come_back_would_be_noticed(digits, und
     assert differences(result, undisturbed) != []
 
 
-def disturb_two_processes(group, sets, folder, looks):
-    """In one of two processes: train undisturbed, then with each disturbance; list where the ends differ."""
+def disturb_processes(group, sets, folder, looks):
+    """In one of several processes: train undisturbed, then with each disturbance; list where the ends differ."""
     params = small_params(checkpoint_minutes=EACH_STEP)
     found = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -132,12 +133,13 @@ def disturb_two_processes(group, sets, folder, looks):
     return found
 
 
-@pytest.mark.parametrize("looks", [(3, 6), slow((1, 5, 8, 14))])
-def test_two_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp_path, looks):
-    first, second = run_processes(2, tmp_path, disturb_two_processes, small_sets(digits), tmp_path, looks)
+@pytest.mark.parametrize(("count", "looks"), [(2, (3, 6)), (3, (3,)), slow(2, (1, 5, 8, 14)), slow(4, (1, 5, 8, 14))])
+def test_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp_path, count, looks):
+    found = run_processes(count, tmp_path, disturb_processes, small_sets(digits), tmp_path, looks)
 
-    assert len(first) == len(second) == 2 * len(looks)
-    assert set(map(tuple, first.values())) == set(map(tuple, second.values())) == {()}
+    for of_process in found:
+        assert not any(of_process.values()), of_process
+        assert len(of_process) == 2 * len(looks)
 
 
 def test_a_run_that_goes_on_says_where(digits, capsys):
@@ -230,6 +232,18 @@ def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, 
     assert checkpoint.load() is None
 
 
+def test_a_last_step_that_makes_the_model_say_nothing_is_an_error(digits, monkeypatch):
+    trainer = new_trainer(digits)
+    monkeypatch.setattr(
+        "src.train.trainer.predict_logits", lambda _, images, *__: torch.full((len(images), 10), torch.nan)
+    )
+
+    with pytest.raises(UserError, match="the loss is nan after step 5; try a smaller lr"):
+        trainer.run_epoch(StopAt())
+
+    assert trainer.history == []
+
+
 def test_an_epochs_line_has_the_metrics_of_each_set(digits, capsys):
     trainer = new_trainer(digits)
 
@@ -295,10 +309,35 @@ def test_the_metrics_of_the_test_set_are_those_of_the_model_that_is_saved(digits
 
 
 def test_the_model_that_is_saved_is_the_average_of_all_steps_weights(digits):
-    averaged, plain = new_trainer(digits), new_trainer(digits, ema_decay=0.0)
-
+    averaged, plain = new_trainer(digits, ema_decay=0.3), new_trainer(digits, ema_decay=0.0)
     averaged.run_epoch(StopAt())
-    plain.run_epoch(StopAt())
+    weights = []
+
+    class Watch(StopAt):
+        """Looks at the weights after each step, as it is asked then whether to stop."""
+
+        @property
+        def received(self):
+            weights.append(plain.evaluated_model[0].weight.detach().clone())
+
+    plain.run_epoch(Watch())
 
     assert averaged.history[0]["train"] == plain.history[0]["train"]  # the average has no part in the training
-    assert differences(averaged.evaluated_model.state_dict(), plain.evaluated_model.state_dict()) != []
+    average = weights[0]
+    for step in range(1, 5):
+        decay = min(0.3, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weights[step]
+    torch.testing.assert_close(averaged.evaluated_model[0].weight.detach(), average)
+
+
+def test_the_loss_of_a_step_is_smoothed_as_asked(digits):
+    images, labels = small_sets(digits)["train"]
+    batch = Batch(to_input(images, 28), labels, len(labels))
+    logits = small_model()(batch.inputs).float()
+
+    loss = TrainingState(small_params(label_smoothing=0.25), small_model(), 10, MACHINE, ProcessGroup()).training_step(
+        batch
+    )
+
+    assert loss.item() == pytest.approx(F.cross_entropy(logits, labels, label_smoothing=0.25).item(), rel=1e-5)
+    assert loss.item() != pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-3)

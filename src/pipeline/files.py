@@ -43,8 +43,8 @@ def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as indented JSON with a final newline."""
-    write_file(path, (json.dumps(value, indent=2) + "\n").encode())
+    """Write ``value``, whose numbers must be finite, as indented JSON with a final newline."""
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

@@ -81,6 +81,8 @@ class Trainer:
         self._save()  # before the evaluation, which a signal then costs nothing
         results = {"train": mean_metrics(self._group.all_gather(self._state.totals.totals).sum(0))}
         results |= {name: self._evaluate(shard, stop) for name, shard in self._shards.items()}
+        for metrics in results.values():
+            self._check_loss(metrics.loss)
         self._state.end_epoch(results)
         self.say(self._epoch_line(results, rate, time.perf_counter() - start))
         return results

@@ -47,7 +47,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "schedule": "one_cycle",
     "label_smoothing": 0.0,
     "ema_decay": 0.998,
-    "false_alarms": 0.0035,
+    "false_positive_rate": 0.0035,
     "precision": "auto",
     "device": "cpu",  # where the bytes of two runs are promised to be the same
     "threads": 0,
@@ -56,9 +56,9 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
 }
 
 
-def slow(value: object) -> object:
-    """A parameter of a test whose case is part of ``make test-all`` alone."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def slow(*values: object) -> object:
+    """The values of a test's parameters whose case is part of ``make test-all`` alone."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def quick_params(**values: object) -> Params:
@@ -81,6 +81,8 @@ class Project:
             "DVC_GLOBAL_CONFIG_DIR": f"{self.path}/no such folder",
             "DVC_SYSTEM_CONFIG_DIR": f"{self.path}/no such folder",
             "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **{"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.excludesFile", "GIT_CONFIG_VALUE_0": os.devnull},
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@example.com",
             "GIT_COMMITTER_NAME": "Test",
@@ -131,6 +133,19 @@ class Project:
     def read(self, name: str) -> str:
         """Read a text file of the project."""
         return (self.path / name).read_text()
+
+
+class Nobodys(Project):
+    """A clone of somebody whom Git does not know. It makes a guess, which DVC does not take."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project.path)
+
+    def environment(self) -> dict[str, str]:
+        """The variables without a name, and without a home where Git's libraries would look for one."""
+        known = super().environment().items()
+        kept = {name: value for name, value in known if not name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))}
+        return kept | {"HOME": f"{self.path}/no such folder", "EMAIL": "guessed@example.com"}
 
 
 def link_or_copy(source: str, target: str) -> None:
