@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import shutil
 import socket
 import struct
 import sys
@@ -19,9 +20,9 @@ from helpers.published import random_weights, stand_in_mnist, stand_in_weights
 from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
 
 from src.download import __main__ as download
-from src.download import fetch as fetch_module
 from src.download import weights
 from src.download.fetch import FetchError, fetch
+from src.download.reach import CONNECT_TIMEOUT, REACH_TIMEOUT, reach
 from src.download.sample import sample_files
 from src.download.sources import resolve
 from src.mnist.images import load_test_images, load_training_images
@@ -37,14 +38,18 @@ WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
 
 
 @pytest.fixture(autouse=True)
-def short_waits_and_no_variables_of_the_user(monkeypatch):
+def no_variables_of_the_user(monkeypatch):
     for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.5)
-    monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
-    monkeypatch.setattr("src.download.fetch.REACH_TIMEOUT", 1.0)
-    monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait a second for what will never come. Whoever does answer has all the time that a busy machine needs."""
+    monkeypatch.setattr("src.download.reach.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("src.download.reach.REACH_TIMEOUT", 1.0)
+    monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
 
 
 @pytest.fixture
@@ -127,6 +132,26 @@ def test_a_server_that_fails_twice_is_asked_a_third_time(capsys):
     assert "download: it answers 503 Service Unavailable" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("status", [408, 429])
+def test_a_server_that_asks_for_patience_is_asked_again(status):
+    with serve(lambda handler, number: send(handler, CONTENT) if number else handler.send_error(status)) as server:
+        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+
+    assert content == CONTENT
+    assert len(server.paths) == 2
+
+
+def test_a_password_or_a_key_in_a_url_is_used_and_not_printed(capsys):
+    with serve(lambda handler, _: handler.send_error(404)) as server:
+        url = f"{server.url}?signature=SECRET".replace("//", "//user:SECRET@")
+        with pytest.raises(FetchError) as error:
+            fetch("digits", [url], len(CONTENT), KNOWN_HASH)
+
+    assert server.paths == ["/file?signature=SECRET"]
+    assert error.value.reasons == [f"{server.url}: answers 404 Not Found"]
+    assert "SECRET" not in capsys.readouterr().out
+
+
 def test_a_server_that_always_fails_is_given_up(refusal):
     with serve(lambda handler, _: handler.send_error(500)) as server:
         reason = refusal(server.url)
@@ -191,7 +216,8 @@ def test_a_server_that_resets_the_connection_is_tried_again(refusal):
     assert len(server.paths) == 3
 
 
-def test_a_server_that_hangs_is_left_after_the_time_out(refusal):
+def test_a_server_that_hangs_is_left_after_the_time_out(refusal, monkeypatch):
+    monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
     start = time.monotonic()
 
     with serve(lambda *_: time.sleep(30)) as server:
@@ -201,7 +227,7 @@ def test_a_server_that_hangs_is_left_after_the_time_out(refusal):
     assert time.monotonic() - start < 15
 
 
-def test_a_server_that_trickles_is_left_at_the_deadline(refusal):
+def test_a_server_that_trickles_is_left_at_the_deadline(refusal, impatient):
     def trickle(handler, _):
         handler.send_response(200)
         handler.end_headers()
@@ -287,7 +313,7 @@ def test_an_unknown_host_is_named(refusal, monkeypatch, capsys):
     assert capsys.readouterr().out.count("asking") == 1
 
 
-def test_an_address_that_never_answers_is_named(refusal, capsys):
+def test_an_address_that_never_answers_is_named(refusal, impatient, capsys):
     with black_hole() as url:
         reason = refusal(url)
 
@@ -295,7 +321,7 @@ def test_an_address_that_never_answers_is_named(refusal, capsys):
     assert capsys.readouterr().out.count("asking") == 1
 
 
-def test_a_resolver_that_hangs_is_not_waited_for(refusal, monkeypatch, capsys):
+def test_a_resolver_that_hangs_is_not_waited_for(refusal, impatient, monkeypatch, capsys):
     woken = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [woken.wait(20)][:0])
     start = time.monotonic()
@@ -308,7 +334,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(refusal, monkeypatch, capsys):
     assert time.monotonic() - start < 10
 
 
-def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, monkeypatch):
+def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, impatient, monkeypatch):
     with black_hole() as url:
         port = int(url.rstrip("/").rpartition(":")[2])
         address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
@@ -321,11 +347,31 @@ def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, m
     assert time.monotonic() - start < 10  # one after another they would take 20 s
 
 
-def test_without_a_route_the_fallback_comes_within_thirty_seconds(monkeypatch):
-    monkeypatch.undo()  # of the short waits
+@pytest.mark.parametrize("swallowed", [1, 3])
+def test_a_host_is_reached_by_ipv4_where_the_network_swallows_ipv6(monkeypatch, swallowed):
+    tried = []
+
+    def connect(address, timeout):
+        tried.append(address[0])
+        if ":" in address[0]:
+            raise TimeoutError
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    both = [(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))] * swallowed + [(socket.AF_INET, ("192.0.2.1", 80))]
+    found = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for family, address in both]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    reach("http://mirror.invalid/digits")
+
+    assert tried == ["2001:db8::1", "192.0.2.1"]
+    assert len(tried) * CONNECT_TIMEOUT <= REACH_TIMEOUT
+
+
+def test_without_a_route_the_fallback_comes_within_thirty_seconds():
     hosts = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, weights.IMAGENET_URL]}
 
-    assert fetch_module.REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
+    assert REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
 
 
 @needs_posix
@@ -365,7 +411,7 @@ def test_a_proxy_that_speaks_socks_is_named_with_what_is_missing(refusal, monkey
 
         reason = refusal("https://mirror.invalid/digits")
 
-    assert reason == "can't be reached: the proxy speaks SOCKS, for which `pip install PySocks` is missing"
+    assert reason == "can't be reached: the proxy speaks SOCKS, which needs `pip install PySocks`"
 
 
 def test_the_home_of_a_user_who_is_unknown_is_named():
@@ -444,7 +490,7 @@ def test_a_whole_file_is_not_fetched_again_and_a_damaged_one_is(in_project, tmp_
     download.download_mnist()
 
     assert (RAW / "t10k-labels-idx1-ubyte").read_bytes() == published["t10k-labels-idx1-ubyte"]
-    assert capsys.readouterr().out == f"download: asking {mirror}/t10k-labels-idx1-ubyte.gz\n"
+    assert capsys.readouterr().out == "download: asking .dvc/tmp/downloads/t10k-labels-idx1-ubyte.gz\n"
 
 
 def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monkeypatch):
@@ -486,7 +532,6 @@ def test_each_digit_of_the_sample_is_in_one_of_its_two_sets(in_project, digits):
 
 
 def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, nothing_published, monkeypatch):
-    monkeypatch.setattr("src.download.fetch.DEADLINE", 60.0)  # 47 MB
     published = random_weights()
     stand_in_weights(published, monkeypatch)
     in_project.set_params(weights="imagenet", offline_fallback=False)
@@ -535,6 +580,45 @@ def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_proje
 
     assert [path.name for path in WEIGHTS.parent.iterdir()] == ["README.txt"]
     assert (manifest()["initial_weights"], manifest()["weights_file"]) == ("random", None)
+
+
+def test_going_back_after_an_experiment_takes_no_network(in_project, tmp_path_factory, monkeypatch):
+    web = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(web, monkeypatch)
+    (web / "weights.pth").write_bytes(CONTENT)
+    stand_in_weights(CONTENT, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(web))
+    monkeypatch.setenv("RESNET18_WEIGHTS", str(web / "weights.pth"))
+    in_project.set_params(dataset="mnist", weights="imagenet", offline_fallback=False)
+    download.main()
+    before = manifest()
+    in_project.set_params(dataset="sample", weights="random")
+    download.main()
+    assert not WEIGHTS.exists()
+
+    shutil.rmtree(web)
+    in_project.set_params(dataset="mnist", weights="imagenet")
+    download.main()
+
+    assert manifest() == before
+    assert WEIGHTS.read_bytes() == CONTENT
+    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
+
+
+def test_a_damaged_copy_of_a_download_is_fetched_anew(in_project, tmp_path_factory, monkeypatch):
+    web = tmp_path_factory.mktemp("web") / "mnist"
+    stand_in_mnist(web, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(web))
+    download.download_mnist()
+    kept = Path(".dvc/tmp/downloads/t10k-labels-idx1-ubyte.gz")
+    whole = kept.read_bytes()
+
+    kept.write_bytes(b"damaged")
+    (RAW / "t10k-labels-idx1-ubyte").unlink()
+    download.download_mnist()
+
+    assert (RAW / "t10k-labels-idx1-ubyte").read_bytes() == gzip.decompress(whole)
+    assert kept.read_bytes() == whole
 
 
 # Without a network

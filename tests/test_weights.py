@@ -197,6 +197,18 @@ def test_a_wrong_file_leaves_all_as_it_was(in_project):
     assert {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()} == before
 
 
+def test_one_of_the_workflows_own_copies_is_refused_and_stays(in_project, published):
+    torch.save(published, "mine.pth")
+    in_project.set_params(weights="mine.pth")
+    download.main()
+    in_project.set_params(weights="data/weights/own.pth")
+
+    with pytest.raises(SystemExit, match=r"data/weights/own\.pth lies in data/weights, .* move it elsewhere"):
+        download.main()
+
+    assert Path("data/weights/own.pth").read_bytes() == Path("mine.pth").read_bytes()
+
+
 def test_a_file_that_is_not_there_is_one_line_whatever_the_fallback(in_project):
     in_project.set_params(weights="no/such.pth", offline_fallback=True)
 

@@ -10,9 +10,9 @@ import gzip
 
 from torchvision.datasets import MNIST
 
-from src.download.fetch import FetchError, fetch
+from src.download.fetch import FetchError
 from src.download.sample import sample_files
-from src.download.sources import from_environment, is_right
+from src.download.sources import fetch_and_keep, from_environment, is_right
 from src.download.weights import RANDOM, WEIGHTS_FILES, InitialWeights, copy_own, download_imagenet
 from src.mnist.images import RAW_DIR
 from src.mnist.manifest import MANIFEST_FILE, MNIST_DIR, WEIGHTS_DIR
@@ -92,7 +92,8 @@ def download_mnist() -> None:
         path = RAW_DIR / name.removesuffix(".gz")
         if not is_right(path, MNIST_SHA256[path.name]):
             sources = [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors]
-            write_file(path, gzip.decompress(fetch(name, sources, MNIST_SIZES[name], f"md5:{md5}")))
+            content = fetch_and_keep(name, sources, MNIST_SIZES[name], f"md5:{md5}")
+            write_file(path, gzip.decompress(content))
 
 
 def clean_up() -> None:

@@ -1,16 +1,33 @@
-"""Where files may be had, and whether they are there already."""
+"""Where files may be had, whether they are there already, and where they are kept."""
 
+import contextlib
+import hashlib
 import os
 from pathlib import Path
 
+from src.download.fetch import fetch
 from src.pipeline.dvc import project_root
 from src.pipeline.errors import UserError
-from src.pipeline.files import sha256
+from src.pipeline.files import sha256, write_file
 
 
 def is_right(path: Path, expected: str) -> bool:
     """Tell whether the file is there and has this SHA-256."""
     return path.is_file() and sha256(path) == expected
+
+
+def fetch_and_keep(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
+    """Do what `fetch` does, once: all runs of this project share what was fetched.
+
+    DVC's stage has in its folders what the last run used. An experiment with ``dataset=sample`` or other weights takes
+    the rest away, and to go back then takes no network.
+    """
+    kept = project_root() / ".dvc" / "tmp" / "downloads" / name
+    content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], size, known_hash)
+    if not is_right(kept, hashlib.sha256(content).hexdigest()):
+        with contextlib.suppress(UserError):  # it is not needed
+            write_file(kept, content)
+    return content
 
 
 def resolve(path: str) -> Path:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from torchvision.models import ResNet18_Weights
 
-from src.download.fetch import fetch
-from src.download.sources import from_environment, is_right, resolve
+from src.download.sources import fetch_and_keep, from_environment, is_right, resolve
 from src.mnist.manifest import WEIGHTS_DIR
+from src.pipeline.dvc import project_root
+from src.pipeline.errors import UserError
 from src.pipeline.files import write_file
 from src.pipeline.params import WEIGHTS_SUFFIXES
 from src.resnet.weights import read_weights
@@ -49,7 +50,8 @@ def download_imagenet() -> InitialWeights:
     """
     if not is_right(IMAGENET_FILE, IMAGENET_SHA256):
         sources = [*from_environment("RESNET18_WEIGHTS"), IMAGENET_URL]
-        write_file(IMAGENET_FILE, fetch(IMAGENET_FILE.name, sources, IMAGENET_SIZE, f"sha256:{IMAGENET_SHA256}"))
+        content = fetch_and_keep(IMAGENET_FILE.name, sources, IMAGENET_SIZE, f"sha256:{IMAGENET_SHA256}")
+        write_file(IMAGENET_FILE, content)
     return InitialWeights(IMAGENET.name.lower(), IMAGENET_FILE, f"from {IMAGENET_URL}")
 
 
@@ -57,9 +59,11 @@ def copy_own(path: str) -> InitialWeights:
     """Copy the user's file, whose path starts at the project, to ``data/weights``.
 
     Raises:
-        UserError: it is missing, or holds no ResNet-18 weights; nothing is written.
+        UserError: it is missing, or holds no ResNet-18 weights, or would be removed; nothing is written.
     """
     original = resolve(path)
+    if original.resolve().is_relative_to((project_root() / WEIGHTS_DIR).resolve()):
+        raise UserError(f"{path} lies in {WEIGHTS_DIR}, which holds copies and is emptied; move it elsewhere")
     read_weights(original)
     copy = OWN_FILES[original.suffix]
     write_file(copy, original.read_bytes())
