@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers.project import ROOT
@@ -63,8 +64,14 @@ def test_auto_is_the_accelerator_where_there_is_one(sees, kind):
 def test_apples_gpu_has_no_number(sees):
     current = sees("mps")
 
-    assert set_up_machine("auto", "fp32", 1).device == torch.device("mps")
+    assert set_up_machine("mps", "fp32", 1).device == torch.device("mps")
     assert current == []
+
+
+def test_auto_is_the_cpu_where_the_gpu_cannot_repeat_its_results(sees):
+    sees("mps")
+
+    assert set_up_machine("auto", "fp32", 1).device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", [None, "cuda", "mps", "xpu"])
@@ -164,7 +171,7 @@ def test_auto_is_bf16_where_the_gpu_has_it_and_does_not_emulate_it(sees, monkeyp
 def test_auto_is_fp32_where_bf16_was_never_tried(sees, kind):
     sees(kind)
 
-    assert set_up_machine("auto", "auto", 1).dtype == torch.float32
+    assert set_up_machine(kind, "auto", 1).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
@@ -195,7 +202,7 @@ def test_the_number_of_threads_is_the_one_asked_for():
 
 @pytest.mark.parametrize(("processes", "threads"), [("1", 6), ("2", 3), ("4", 1), ("8", 1)])
 def test_the_processes_of_a_machine_share_the_cores_that_they_may_use(monkeypatch, processes, threads):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(6)), raising=False)
     under_torchrun(monkeypatch, LOCAL_WORLD_SIZE=processes)
 
     set_up_machine("cpu", "fp32", 0)
@@ -205,7 +212,7 @@ def test_the_processes_of_a_machine_share_the_cores_that_they_may_use(monkeypatc
 
 def test_torchruns_variables_without_torchrun_change_nothing(sees, monkeypatch):
     current = sees("cuda")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(6)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
 
@@ -216,8 +223,8 @@ def test_torchruns_variables_without_torchrun_change_nothing(sees, monkeypatch):
 
 
 def test_all_cores_are_used_where_a_system_cannot_say_which_it_may_use(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 5)
 
     set_up_machine("cpu", "fp32", 0)
 
@@ -267,7 +274,7 @@ def test_a_gpu_is_described_by_its_name(sees, monkeypatch):
 @pytest.mark.parametrize(("content", "threads"), [("150000 100000", 2), ("max 100000", 8), ("9900000 100000", 8)])
 def test_a_containers_quota_of_processors_counts(sees, monkeypatch, tmp_path, content, threads):
     sees(None)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
     monkeypatch.setattr(machine, "CPU_QUOTA_FILE", tmp_path / "cpu.max")
     (tmp_path / "cpu.max").write_text(f"{content}\n")
 
@@ -277,15 +284,24 @@ def test_a_containers_quota_of_processors_counts(sees, monkeypatch, tmp_path, co
 
 
 @pytest.mark.slow
-def test_no_variable_makes_fp32_less_exact_or_cublas_less_than_deterministic():
+@pytest.mark.parametrize("variable", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_no_variable_makes_fp32_less_exact_or_cublas_less_than_deterministic(variable):
     program = (
         "import os, torch; from src.pipeline.machine import set_up_machine; set_up_machine('cpu', 'fp32', 1);"
-        "print(torch.backends.cuda.matmul.allow_tf32, os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+        "print(torch.backends.cuda.matmul.allow_tf32, os.environ['CUBLAS_WORKSPACE_CONFIG']);"
+        "torch.nn.functional.conv2d(torch.randn(8, 8, 32, 32), torch.randn(8, 8, 3, 3))"
     )
-    variables = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "CUBLAS_WORKSPACE_CONFIG": ":0:0"}
+    variables = os.environ | {
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":0:0",
+        variable: "BF16",
+        "ONEDNN_VERBOSE": "1",
+    }
 
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=variables, capture_output=True, text=True, check=True
     )
 
-    assert done.stdout == "False :4096:8\n"
+    line, *onednn = done.stdout.splitlines()
+    assert line == "False :4096:8"
+    assert "fpmath" not in "".join(onednn)

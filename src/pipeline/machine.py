@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
 
 from src.pipeline.errors import UserError
 
+FPMATH_VARIABLES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # by which oneDNN's fp32 would be less
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux
 
 
@@ -40,7 +42,8 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
     """Choose the device, the precision and the number of threads, and turn deterministic algorithms on.
 
     Args:
-        device: ``auto`` for an accelerator if PyTorch sees one and else the CPU, or a device's type.
+        device: ``auto`` for an accelerator if PyTorch sees one that can repeat its results to the bit, and else the
+            CPU; or a device's type.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the device has it in hardware.
         threads: of the CPU. Sums are split among them, so results depend on it. 0 for one a logical processor that
             this process may use, shared out where ``torchrun`` starts several processes; no environment variable
@@ -50,6 +53,8 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
         UserError: there is no such device.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes cuBLAS deterministic
+    for variable in FPMATH_VARIABLES:
+        os.environ.pop(variable, None)
     torch.set_num_threads(threads or max(1, _usable_processors() // _from_torchrun("LOCAL_WORLD_SIZE", 1)))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
@@ -63,8 +68,8 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
 
 def _choose_device(device: str) -> torch.device:
     found = torch.accelerator.current_accelerator(check_available=True)
-    if device == "cpu" or (device == "auto" and found is None):
-        return torch.device("cpu")
+    if device == "cpu" or (device == "auto" and (found is None or found.type == "mps")):
+        return torch.device("cpu")  # on MPS, max pooling has no deterministic backward pass
     if found is None or device not in ("auto", found.type):
         seen = f"sees {found.type}" if found else "sees the CPU alone"
         raise UserError(f"device = {device}, but PyTorch {seen} here; set device to auto or {found or 'cpu'}")
@@ -85,9 +90,10 @@ def _from_torchrun(variable: str, without: int) -> int:
 
 def _usable_processors() -> int:
     """Count the logical processors that this process may run on; a container may have no more than a quota of them."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1  # macOS, Windows
-    count = len(os.sched_getaffinity(0))
+    process = psutil.Process()
+    if not hasattr(process, "cpu_affinity"):
+        return psutil.cpu_count() or 1  # macOS
+    count = len(process.cpu_affinity())
     if CPU_QUOTA_FILE.exists():
         quota, period = CPU_QUOTA_FILE.read_text(encoding="ascii").split()
         if quota != "max":
