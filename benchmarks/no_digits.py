@@ -29,26 +29,26 @@ Chance = np.random.Generator
 Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
 
 
-def letters(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def letters(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """Each letter in each of some fonts, turned by up to 10 degrees."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     for font in [ImageFont.load_default(200), *(ImageFont.truetype(folder / name, 200) for name in FONTS)]:
         for letter in LETTERS:
             picture = Image.new("L", (400, 400), 255)
             ImageDraw.Draw(picture).text((200, 200), letter, fill=0, font=font, anchor="mm")
-            yield picture.rotate(chance.uniform(-10, 10), BICUBIC, fillcolor=255)
+            yield picture.rotate(rng.uniform(-10, 10), BICUBIC, fillcolor=255)
 
 
-def pairs(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def pairs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """Two digits side by side, on a sheet."""
     for (left, _), (right, _) in zip(digits, digits[1:] + digits[:1], strict=True):
         parts = [marker(image)[:, 100:460] for image in (left, right)]
-        gap = np.zeros((parts[0].shape[0], int(chance.integers(0, 120))), bool)
-        page = sheet(np.hstack([parts[0], gap, parts[1]]), chance, share=(0.4, 0.8))
-        yield photographed(on_paper(page, chance), chance)
+        gap = np.zeros((parts[0].shape[0], int(rng.integers(0, 120))), bool)
+        page = sheet(np.hstack([parts[0], gap, parts[1]]), rng, share=(0.4, 0.8))
+        yield photographed(on_paper(page, rng), rng)
 
 
-def scribbles(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def scribbles(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """A line that wanders, each step turned a little from the one before, and crosses itself thrice at least.
 
     Lines that cross themselves less are left out, three of four: many are a ring, a hook or a wave, and a reader would
@@ -56,19 +56,19 @@ def scribbles(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
     """
     for _ in digits:
         page = Image.new("L", (640, 480))
-        points = _wandering(chance)
+        points = _wandering(rng)
         while _crossings(points) < CROSSINGS:
-            points = _wandering(chance)
-        points = (points - points.min(0)) / np.ptp(points, 0).max() * chance.uniform(200, 380) + (80, 50)
+            points = _wandering(rng)
+        points = (points - points.min(0)) / np.ptp(points, 0).max() * rng.uniform(200, 380) + (80, 50)
         line = [(x, y) for x, y in points.tolist()]
-        ImageDraw.Draw(page).line(line, fill=255, width=int(chance.integers(5, 14)), joint="curve")
-        yield photographed(on_paper(page, chance), chance)
+        ImageDraw.Draw(page).line(line, fill=255, width=int(rng.integers(5, 14)), joint="curve")
+        yield photographed(on_paper(page, rng), rng)
 
 
-def _wandering(chance: Chance) -> np.ndarray:
+def _wandering(rng: Chance) -> np.ndarray:
     """160 steps, of one length: (160, 2)."""
-    turns = np.cumsum(chance.normal(0, chance.uniform(0.2, 0.6), 160)) + np.cumsum(chance.normal(0, 0.15, 160))
-    angles = turns + chance.uniform(0, 6)
+    turns = np.cumsum(rng.normal(0, rng.uniform(0.2, 0.6), 160)) + np.cumsum(rng.normal(0, 0.15, 160))
+    angles = turns + rng.uniform(0, 6)
     return np.cumsum(np.stack([np.cos(angles), np.sin(angles)], 1), 0)
 
 
@@ -84,25 +84,25 @@ def _crossings(points: np.ndarray) -> int:
     return int(np.triu(parted & parted.T, 2).sum())
 
 
-def faces(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def faces(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """A hundred faces of Labeled Faces in the Wild, as scikit-image ships them: 25 pixels, enlarged."""
     for face in lfw_subset()[:100]:
         yield Image.fromarray((face * 255).astype(np.uint8)).resize((400, 400), BICUBIC)
 
 
-def photographs(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def photographs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """Parts of the two photographs that scikit-learn ships."""
     for image in load_sample_images().images:
         for _ in range(50):
-            side = int(chance.integers(100, 400))
-            y, x = chance.integers(0, image.shape[0] - side), chance.integers(0, image.shape[1] - side)
+            side = int(rng.integers(100, 400))
+            y, x = rng.integers(0, image.shape[0] - side), rng.integers(0, image.shape[1] - side)
             yield Image.fromarray(image[y : y + side, x : x + side])
 
 
-def empty_sheets(digits: Digits, chance: Chance) -> Iterator[Image.Image]:
+def empty_sheets(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
     """Paper, half of it with the edge of a shadow."""
     for number in range(100):
-        yield photographed(on_paper(Image.new("L", (640, 480)), chance), chance, shadow=number % 2 == 0)
+        yield photographed(on_paper(Image.new("L", (640, 480)), rng), rng, shadow=number % 2 == 0)
 
 
 NO_DIGIT: dict[str, Callable[[Digits, Chance], Iterable[Image.Image]]] = {

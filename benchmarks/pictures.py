@@ -50,20 +50,20 @@ def main() -> None:
         )
     half = slice(arguments.photos) if arguments.half == "build" else slice(-arguments.photos, None)
     some = list(zip(images[half], labels[half].tolist(), strict=True))
-    chance = np.random.default_rng(arguments.half == "report")
+    rng = np.random.default_rng(arguments.half == "report")
     digits = {
         "MNIST's test images, PNG": ("png", mnist(images, labels)),
         "the same, dark on light, JPEG": ("jpg", mnist(255 - images, labels)),
         "scikit-learn's digits, enlarged": ("png", enlarged_digits()),
         "fonts": ("png", printed()),
         "fonts, light on dark": ("png", printed(ink=255, ground=0)),
-        "fonts, turned by up to 12 degrees": ("png", printed(chance=chance)),
+        "fonts, turned by up to 12 degrees": ("png", printed(rng=rng)),
         "fonts, in a wide margin": ("png", printed(margin=4)),
-        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, chance) for image, digit in some)),
-        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, chance) for image, digit in some)),
+        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, rng) for image, digit in some)),
+        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, rng) for image, digit in some)),
     }
-    digits |= {f"scenes: {kind}": ("png", scenes(kind, some, chance)) for kind in KINDS}
-    none = {kind: ("png", ((picture, None) for picture in make(some, chance))) for kind, make in NO_DIGIT.items()}
+    digits |= {f"scenes: {kind}": ("png", scenes(kind, some, rng)) for kind in KINDS}
+    none = {kind: ("png", ((picture, None) for picture in make(some, rng))) for kind, make in NO_DIGIT.items()}
     with tempfile.TemporaryDirectory() as folder:
         counts = {
             kind: write(Path(folder, str(number)), suffix, pictures)
@@ -126,10 +126,10 @@ def mnist(images: np.ndarray, labels: np.ndarray) -> Iterator[Picture]:
         yield Image.fromarray(image), digit
 
 
-def scenes(kind: str, digits: Iterable[tuple[np.ndarray, int]], chance: np.random.Generator) -> Iterator[Picture]:
+def scenes(kind: str, digits: Iterable[tuple[np.ndarray, int]], rng: np.random.Generator) -> Iterator[Picture]:
     """Each digit in a scene of its own."""
     for image, digit in digits:
-        yield KINDS[kind](image, chance), digit
+        yield KINDS[kind](image, rng), digit
 
 
 def enlarged_digits() -> Iterator[Picture]:
@@ -140,9 +140,9 @@ def enlarged_digits() -> Iterator[Picture]:
 
 
 def printed(
-    *, ink: int = 0, ground: int = 255, margin: float = 0.6, chance: np.random.Generator | None = None
+    *, ink: int = 0, ground: int = 255, margin: float = 0.6, rng: np.random.Generator | None = None
 ) -> Iterator[Picture]:
-    """Each digit in each font, turned by up to 12 degrees where there is a ``chance``.
+    """Each digit in each font, turned by up to 12 degrees where there is a ``rng``.
 
     Args:
         ink, ground: grey levels.
@@ -159,7 +159,7 @@ def printed(
             picture = Image.new("L", (side, side), ground)
             at = ((side - left - right) / 2, (side - top - bottom) / 2)
             ImageDraw.Draw(picture).text(at, str(digit), fill=ink, font=font)
-            yield picture.rotate(chance.uniform(-12, 12) if chance else 0, BICUBIC, fillcolor=ground), digit
+            yield picture.rotate(rng.uniform(-12, 12) if rng else 0, BICUBIC, fillcolor=ground), digit
 
 
 def fine_pen(image: np.ndarray) -> np.ndarray:
@@ -169,35 +169,33 @@ def fine_pen(image: np.ndarray) -> np.ndarray:
     return ndimage.distance_transform_edt(~middle) < 4
 
 
-def photograph(ink: np.ndarray, digit: int, chance: np.random.Generator) -> tuple[Image.Image, int]:
+def photograph(ink: np.ndarray, digit: int, rng: np.random.Generator) -> tuple[Image.Image, int]:
     """A photo of ink (bool) on paper: somewhere on the sheet, turned, unevenly lit, grainy, soft, noisy, JPEG.
 
     In every second one the edge of a shadow runs across the sheet.
     """
     stroke = Image.fromarray(ink)
     stroke = stroke.crop(stroke.getbbox()).convert("L")
-    height, width = int(chance.choice([480, 640, 853])), 640
-    stroke.thumbnail((400, int(height * chance.uniform(0.25, 0.7))))
+    height, width = int(rng.choice([480, 640, 853])), 640
+    stroke.thumbnail((400, int(height * rng.uniform(0.25, 0.7))))
     page = Image.new("L", (width, height))
-    page.paste(
-        stroke, (chance.integers(20, width - stroke.width - 20), chance.integers(20, height - stroke.height - 20))
-    )
-    ink = np.asarray(page.rotate(chance.uniform(-8, 8), BICUBIC)) / 255
+    page.paste(stroke, (rng.integers(20, width - stroke.width - 20), rng.integers(20, height - stroke.height - 20)))
+    ink = np.asarray(page.rotate(rng.uniform(-8, 8), BICUBIC)) / 255
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
 
     def across() -> np.ndarray:
-        angle = chance.uniform(0, 2 * np.pi)
+        angle = rng.uniform(0, 2 * np.pi)
         return np.cos(angle) * x + np.sin(angle) * y
 
-    light = 1 - chance.uniform(0, 0.35) * (across() + 1) / 2 - chance.uniform(0, 0.15) * (x * x + y * y) / 2
-    if chance.random() < 0.5:
-        edge = (across() - chance.uniform(-0.6, 0.6)) * chance.uniform(10, 80)
-        light *= 1 - chance.uniform(0.1, 0.4) / (1 + np.exp(-edge))
-    grain = ndimage.gaussian_filter(chance.normal(size=ink.shape), 1.5)
-    paper = chance.uniform(140, 235) + grain * chance.uniform(1, 4) / grain.std()
-    seen = ndimage.gaussian_filter(paper * light * (1 - ink * chance.uniform(0.45, 0.9)), chance.uniform(0.5, 2))
-    seen += chance.normal(size=ink.shape) * chance.uniform(1, 6)
-    tint = chance.uniform(0.9, 1, 3)
+    light = 1 - rng.uniform(0, 0.35) * (across() + 1) / 2 - rng.uniform(0, 0.15) * (x * x + y * y) / 2
+    if rng.random() < 0.5:
+        edge = (across() - rng.uniform(-0.6, 0.6)) * rng.uniform(10, 80)
+        light *= 1 - rng.uniform(0.1, 0.4) / (1 + np.exp(-edge))
+    grain = ndimage.gaussian_filter(rng.normal(size=ink.shape), 1.5)
+    paper = rng.uniform(140, 235) + grain * rng.uniform(1, 4) / grain.std()
+    seen = ndimage.gaussian_filter(paper * light * (1 - ink * rng.uniform(0.45, 0.9)), rng.uniform(0.5, 2))
+    seen += rng.normal(size=ink.shape) * rng.uniform(1, 6)
+    tint = rng.uniform(0.9, 1, 3)
     return Image.fromarray((seen[..., None] * tint).clip(0, 255).astype(np.uint8)), digit
 
 

@@ -14,7 +14,7 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 NO_PART_OF_A_RECIPE = {
     *("weights", "seed", "device", "threads"),  # a result names them, or its machine, by themselves
-    *("offline_fallback", "checkpoint_minutes", "launcher", "false_alarms"),  # no accuracy depends on them
+    *("offline_fallback", "checkpoint_minutes", "launcher", "false_positive_rate"),  # no accuracy depends on them
 }
 
 

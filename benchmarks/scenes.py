@@ -27,28 +27,28 @@ def thin_pen(image: np.ndarray) -> np.ndarray:
     return depth > np.maximum(0.8 * ndimage.maximum_filter(depth, 31), 3)
 
 
-def sheet(ink: np.ndarray, chance: Chance, *, share: tuple[float, float] = (0.25, 0.6)) -> Image.Image:
+def sheet(ink: np.ndarray, rng: Chance, *, share: tuple[float, float] = (0.25, 0.6)) -> Image.Image:
     """Ink (bool) somewhere on a sheet, turned a little: "L", 255 for ink, 480 to 900 pixels a side."""
     stroke = Image.fromarray(ink)
     stroke = stroke.crop(stroke.getbbox()).convert("L")
-    width, height = (int(chance.integers(480, 900)) for _ in range(2))
-    side = round(min(width, height) * chance.uniform(*share))
+    width, height = (int(rng.integers(480, 900)) for _ in range(2))
+    side = round(min(width, height) * rng.uniform(*share))
     stroke.thumbnail((side, side))
-    stroke = stroke.rotate(chance.uniform(-8, 8), BICUBIC, expand=True)
+    stroke = stroke.rotate(rng.uniform(-8, 8), BICUBIC, expand=True)
     page = Image.new("L", (width, height))
     free = [whole - part for whole, part in zip(page.size, stroke.size, strict=True)]
-    x, y = (int(chance.uniform(0.15, 0.85) * space) for space in free)
+    x, y = (int(rng.uniform(0.15, 0.85) * space) for space in free)
     page.paste(stroke, (x, y))
     return page
 
 
-def ruled(page: Image.Image, chance: Chance, *, squared: bool = False) -> Image.Image:
+def ruled(page: Image.Image, rng: Chance, *, squared: bool = False) -> Image.Image:
     """Rules, or squares, as grey levels of ink."""
     rules = Image.new("L", page.size)
     draw = ImageDraw.Draw(rules)
-    distance, width = int(chance.integers(28, 60)), int(chance.integers(1, 3))
-    level = int(255 * chance.uniform(0.12, 0.35))
-    first = int(chance.integers(0, distance))
+    distance, width = int(rng.integers(28, 60)), int(rng.integers(1, 3))
+    level = int(255 * rng.uniform(0.12, 0.35))
+    first = int(rng.integers(0, distance))
     for y in range(first, page.height, distance):
         draw.line([(0, y), (page.width, y)], fill=level, width=width)
     for x in range(first, page.width, distance) if squared else ():
@@ -56,63 +56,63 @@ def ruled(page: Image.Image, chance: Chance, *, squared: bool = False) -> Image.
     return Image.fromarray(np.maximum(np.asarray(page), np.asarray(rules)))
 
 
-def boxed(page: Image.Image, chance: Chance) -> Image.Image:
+def boxed(page: Image.Image, rng: Chance) -> Image.Image:
     """A box round the digit, as on a form, at times with its neighbours."""
     left, top, right, bottom = page.getbbox()
     side = max(right - left, bottom - top)
-    gap = [int(side * chance.uniform(0.06, 0.5)) for _ in range(4)]
+    gap = [int(side * rng.uniform(0.06, 0.5)) for _ in range(4)]
     box = [left - gap[0], top - gap[1], right + gap[2], bottom + gap[3]]
-    width = int(chance.integers(2, 7))
-    level = int(255 * chance.uniform(0.4, 1))
+    width = int(rng.integers(2, 7))
+    level = int(255 * rng.uniform(0.4, 1))
     draw = ImageDraw.Draw(page)
     draw.rectangle(box, outline=level, width=width)
-    if chance.random() < 0.3:
+    if rng.random() < 0.3:
         step = box[2] - box[0] - width
         for shift in (-step, step):
             draw.rectangle([box[0] + shift, box[1], box[2] + shift, box[3]], outline=level, width=width)
     return page
 
 
-def captioned(page: Image.Image, chance: Chance) -> Image.Image:
+def captioned(page: Image.Image, rng: Chance) -> Image.Image:
     """A line of print above or below the digit."""
     _, top, _, bottom = page.getbbox()
-    size = int(chance.integers(14, 26))
-    text = str(chance.choice(CAPTIONS))
+    size = int(rng.integers(14, 26))
+    text = str(rng.choice(CAPTIONS))
     free = [y for y in (top - 2 * size, bottom + size) if 0 <= y <= page.height - 1.3 * size]
-    y = int(chance.choice(free or [0]))
-    at = (int(chance.integers(10, page.width // 2)), y)
+    y = int(rng.choice(free or [0]))
+    at = (int(rng.integers(10, page.width // 2)), y)
     ImageDraw.Draw(page).text(at, text, fill=230, font=ImageFont.load_default(size))
     return page
 
 
-def on_paper(page: Image.Image, chance: Chance) -> np.ndarray:
+def on_paper(page: Image.Image, rng: Chance) -> np.ndarray:
     """Ink on paper with its grain: (H, W) float, grey levels."""
     ink = np.asarray(page) / 255
-    grain = ndimage.gaussian_filter(chance.normal(size=ink.shape), 1.5)
-    paper = chance.uniform(150, 240) + grain * chance.uniform(1, 4) / grain.std()
-    return paper * (1 - ink * chance.uniform(0.55, 0.92))
+    grain = ndimage.gaussian_filter(rng.normal(size=ink.shape), 1.5)
+    paper = rng.uniform(150, 240) + grain * rng.uniform(1, 4) / grain.std()
+    return paper * (1 - ink * rng.uniform(0.55, 0.92))
 
 
-def on_board(page: Image.Image, chance: Chance) -> np.ndarray:
+def on_board(page: Image.Image, rng: Chance) -> np.ndarray:
     """Chalk on a board."""
     ink = np.asarray(page) / 255
-    board = chance.uniform(25, 80) + chance.normal(size=ink.shape) * 3
-    return board + ink * chance.uniform(0.6, 0.95) * (255 - board)
+    board = rng.uniform(25, 80) + rng.normal(size=ink.shape) * 3
+    return board + ink * rng.uniform(0.6, 0.95) * (255 - board)
 
 
-def on_desk(grey: np.ndarray, chance: Chance, *, sides: int) -> np.ndarray:
+def on_desk(grey: np.ndarray, rng: Chance, *, sides: int) -> np.ndarray:
     """The sheet lying on a desk that is seen on 1 to 4 of its sides, turned by up to 15 degrees."""
-    sheet_, angle = Image.fromarray(grey.astype(np.float32)), chance.uniform(-15, 15)
+    sheet_, angle = Image.fromarray(grey.astype(np.float32)), rng.uniform(-15, 15)
     mask = Image.new("L", sheet_.size, 255)
     turned, inside = (image.rotate(angle, BICUBIC, expand=True) for image in (sheet_, mask))
     margins = [0.0] * 4
-    for edge in chance.permutation(4)[:sides]:
-        margins[edge] = chance.uniform(0.05, 0.3) * min(sheet_.size)
+    for edge in rng.permutation(4)[:sides]:
+        margins[edge] = rng.uniform(0.05, 0.3) * min(sheet_.size)
     left, top, right, bottom = (int(margin) for margin in margins)
     size = (turned.width + left + right, turned.height + top + bottom)
-    level = chance.uniform(20, 110) if grey.mean() > 128 else chance.uniform(150, 235)
-    grain = ndimage.gaussian_filter(chance.normal(size=size[::-1]), (0.7, chance.uniform(1, 12)))
-    desk = level + grain * chance.uniform(1, 8) / grain.std()
+    level = rng.uniform(20, 110) if grey.mean() > 128 else rng.uniform(150, 235)
+    grain = ndimage.gaussian_filter(rng.normal(size=size[::-1]), (0.7, rng.uniform(1, 12)))
+    desk = level + grain * rng.uniform(1, 8) / grain.std()
     scene = Image.fromarray(desk.astype(np.float32))
     scene.paste(turned, (left, top), inside)
     # On the sides where no desk is to be seen, the camera is nearer than the turned sheet's corners.
@@ -128,59 +128,59 @@ def on_desk(grey: np.ndarray, chance: Chance, *, sides: int) -> np.ndarray:
     return np.asarray(scene.crop(tuple(map(int, seen))))
 
 
-def photographed(grey: np.ndarray, chance: Chance, *, shadow: bool = False) -> Image.Image:
+def photographed(grey: np.ndarray, rng: Chance, *, shadow: bool = False) -> Image.Image:
     """The light, the lens and the sensor: uneven, soft, noisy."""
     y, x = np.mgrid[-1 : 1 : grey.shape[0] * 1j, -1 : 1 : grey.shape[1] * 1j]
 
     def across() -> np.ndarray:
-        angle = chance.uniform(0, 2 * np.pi)
+        angle = rng.uniform(0, 2 * np.pi)
         return np.cos(angle) * x + np.sin(angle) * y
 
-    light = 1 - chance.uniform(0, 0.3) * (across() + 1) / 2 - chance.uniform(0, 0.12) * (x * x + y * y) / 2
+    light = 1 - rng.uniform(0, 0.3) * (across() + 1) / 2 - rng.uniform(0, 0.12) * (x * x + y * y) / 2
     if shadow:
-        edge = (across() - chance.uniform(-0.5, 0.5)) * chance.uniform(8, 80)
-        light = light * (1 - chance.uniform(0.15, 0.5) / (1 + np.exp(-edge)))
-    seen = ndimage.gaussian_filter(grey * light, chance.uniform(0.4, 1.6))
-    seen = seen + chance.normal(size=grey.shape) * chance.uniform(0.5, 5)
-    tint = chance.uniform(0.92, 1, 3)
+        edge = (across() - rng.uniform(-0.5, 0.5)) * rng.uniform(8, 80)
+        light = light * (1 - rng.uniform(0.15, 0.5) / (1 + np.exp(-edge)))
+    seen = ndimage.gaussian_filter(grey * light, rng.uniform(0.4, 1.6))
+    seen = seen + rng.normal(size=grey.shape) * rng.uniform(0.5, 5)
+    tint = rng.uniform(0.92, 1, 3)
     return Image.fromarray((seen[..., None] * tint).clip(0, 255).astype(np.uint8))
 
 
-def tight(image: np.ndarray, chance: Chance) -> Image.Image:
+def tight(image: np.ndarray, rng: Chance) -> Image.Image:
     """Cut out right at the ink, dark on light, at any size."""
     rows, columns = (np.flatnonzero(image.max(axis) > 50) for axis in (1, 0))
     cut = Image.fromarray(255 - image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    scale = chance.choice([1, 1, 2, 5, 12])
+    scale = rng.choice([1, 1, 2, 5, 12])
     return cut.resize((cut.width * scale, cut.height * scale), BICUBIC)
 
 
-def touching(page: Image.Image, chance: Chance) -> Image.Image:
+def touching(page: Image.Image, rng: Chance) -> Image.Image:
     """Cut so that the ink touches one or two of the picture's edges."""
     left, top, right, bottom = page.getbbox()
     crop = [
-        int(chance.uniform(0, 0.9) * left),
-        int(chance.uniform(0, 0.9) * top),
-        right + int(chance.uniform(0.1, 1) * (page.width - right)),
-        bottom + int(chance.uniform(0.1, 1) * (page.height - bottom)),
+        int(rng.uniform(0, 0.9) * left),
+        int(rng.uniform(0, 0.9) * top),
+        right + int(rng.uniform(0.1, 1) * (page.width - right)),
+        bottom + int(rng.uniform(0.1, 1) * (page.height - bottom)),
     ]
-    for edge in chance.permutation(4)[: int(chance.integers(1, 3))]:
+    for edge in rng.permutation(4)[: int(rng.integers(1, 3))]:
         crop[edge] = page.getbbox()[edge] + (2 if edge < 2 else -2)
     return page.crop(tuple(crop))
 
 
-def drawn(image: np.ndarray, chance: Chance) -> Image.Image:
+def drawn(image: np.ndarray, rng: Chance) -> Image.Image:
     """A digit on a sheet, three times in ten with a thin pen."""
-    return sheet(thin_pen(image) if chance.random() < 0.3 else marker(image), chance)
+    return sheet(thin_pen(image) if rng.random() < 0.3 else marker(image), rng)
 
 
-def thick(image: np.ndarray, chance: Chance) -> Image.Image:
+def thick(image: np.ndarray, rng: Chance) -> Image.Image:
     """A digit on a sheet, drawn with a thicker marker."""
-    return sheet(ndimage.binary_dilation(marker(image), iterations=int(chance.integers(4, 16))), chance)
+    return sheet(ndimage.binary_dilation(marker(image), iterations=int(rng.integers(4, 16))), rng)
 
 
-def lying(grey: np.ndarray, chance: Chance) -> Image.Image:
+def lying(grey: np.ndarray, rng: Chance) -> Image.Image:
     """A sheet or a board of which some sides are in the picture."""
-    return photographed(on_desk(grey, chance, sides=int(chance.integers(1, 5))), chance, shadow=chance.random() < 0.2)
+    return photographed(on_desk(grey, rng, sides=int(rng.integers(1, 5))), rng, shadow=rng.random() < 0.2)
 
 
 KINDS: dict[str, Callable[[np.ndarray, Chance], Image.Image]] = {

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.project import needs_posix
+from helpers.training import MACHINE
 
 from src.mnist.images import SIDE
 from src.mnist.inputs import to_input
+from src.outliers import __main__ as stage
 from src.outliers.__main__ import OUTLIERS
 from src.outliers.drawings import KINDS, draw
 from src.outliers.fitting import fit_head, set_threshold
@@ -72,16 +74,16 @@ def test_a_head_is_a_function_of_its_seed(features):
     assert not torch.equal(one["layers.0.weight"], other["layers.0.weight"])
 
 
-@pytest.mark.parametrize("false_alarms", [0.01, 0.1, 0.5])
-def test_at_the_threshold_no_more_digits_are_taken_for_outliers_than_was_asked_for(features, false_alarms):
+@pytest.mark.parametrize("false_positive_rate", [0.01, 0.1, 0.5])
+def test_at_the_threshold_no_more_digits_are_taken_for_outliers_than_was_asked_for(features, false_positive_rate):
     digits, outliers = features
     head = fit_head(digits, outliers, seed=0)
 
-    set_threshold(head, digits, false_alarms)
+    set_threshold(head, digits, false_positive_rate)
 
     with torch.inference_mode():
         share = (head(digits) > 0).double().mean().item()
-    assert false_alarms - 0.01 <= share <= false_alarms
+    assert false_positive_rate - 0.01 <= share <= false_positive_rate
 
 
 @pytest.mark.parametrize("image_size", [28, 64, 100])
@@ -126,10 +128,32 @@ def test_the_stage_says_how_well_it_does(trained_once):
 
     head = load_outlier_head(trained_once.path / "models/outliers.safetensors", model)
 
-    assert metrics.keys() == {"false_alarms", "caught"}
-    assert 0 <= metrics["false_alarms"] < 0.05
-    assert metrics["caught"] > 0.3
+    assert metrics.keys() == {"false_positive_rate", "true_positive_rate"}
+    assert 0 <= metrics["false_positive_rate"] < 0.05
+    assert metrics["true_positive_rate"] > 0.3
     assert head.threshold != 0
+
+
+def test_the_stage_measures_on_digits_and_fonts_that_the_head_was_not_fitted_to(trained, monkeypatch):
+    used = []
+
+    def draw_a_few(kind, count, materials):
+        used.append(materials)
+        return draw(kind, min(count, 20), materials)
+
+    monkeypatch.chdir(trained.path)
+    monkeypatch.setattr(stage, "draw", draw_a_few)
+    monkeypatch.setattr(stage, "set_up_machine", lambda *_, **__: MACHINE)
+
+    stage.main()
+
+    fitted_to, measured_on = used[0], used[-1]
+    assert not {font.path for font in fitted_to.fonts} & {font.path for font in measured_on.fonts}
+    digits = [
+        {image.tobytes() for images in each.digits.values() for image in images} for each in (fitted_to, measured_on)
+    ]
+    assert not digits[0] & digits[1]
+    assert measured_on.rng is not fitted_to.rng
 
 
 @pytest.mark.slow

@@ -67,21 +67,27 @@ def main() -> None:
     chosen = make_numpy_generator(params.seed, "digits").permutation(len(train.images))[:DIGITS]
     drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in OUTLIERS.items()])
     head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
-    set_threshold(head, features(validation.images), params.false_alarms)
+    set_threshold(head, features(validation.images), params.false_positive_rate)
 
     # Measure it on what it has not seen: other digits, other fonts.
     unseen = Materials(by_class(validation), load_fonts(*OTHER_FONTS), make_numpy_generator(params.seed, "measured"))
     count = min(MEASURED, len(validation.images))
-    with torch.inference_mode():
-        caught = {kind: (head(features(draw(kind, count, unseen))) > 0).double().mean().item() for kind in KINDS}
-        false_alarms = (head(features(test.images)) > 0).double().mean().item()
+
+    def share_of_outliers(images: torch.Tensor | np.ndarray) -> float:
+        with torch.inference_mode():
+            return (head(features(images)) > 0).double().mean().item()
+
+    detected = {kind: share_of_outliers(draw(kind, count, unseen)) for kind in KINDS}
+    rates = {
+        "false_positive_rate": share_of_outliers(test.images),
+        "true_positive_rate": sum(detected.values()) / len(detected),  # the mean over the kinds
+    }
 
     # Save.
     write_file(OUTLIER_HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
-    mean = sum(caught.values()) / len(caught)
-    write_json(OUTLIERS_METRICS_FILE, {"outliers": {"false_alarms": false_alarms, "caught": mean}})
-    table = ", ".join(f"{kind} {share:.0%}" for kind, share in caught.items())
-    print(f"outliers: {false_alarms:.2%} of the test images called unlike any digit, and of {table}")
+    write_json(OUTLIERS_METRICS_FILE, {"outliers": rates})
+    table = ", ".join(f"{kind} {share:.0%}" for kind, share in detected.items())
+    print(f"outliers: {rates['false_positive_rate']:.2%} of the test images called unlike any digit, and of {table}")
 
 
 def by_class(data: Images) -> dict[int, np.ndarray]:

@@ -29,7 +29,7 @@ def draw(kind: str, count: int, materials: Materials) -> np.ndarray:
 
 def _pair(materials: Materials) -> np.ndarray:
     """Two digits side by side, now and then three; they may touch."""
-    parts = [cut_out(materials.digit()) for _ in range(3 if materials.chance.random() < 0.2 else 2)]
+    parts = [cut_out(materials.digit()) for _ in range(3 if materials.rng.random() < 0.2 else 2)]
     canvas = np.zeros((2 * SIDE, sum(part.shape[1] for part in parts) + 2 * SIDE), np.float32)
     x = SIDE // 2
     for part in parts:
@@ -70,8 +70,8 @@ def _letter(materials: Materials) -> np.ndarray:
     canvas = Image.new("L", (CANVAS, CANVAS))
     sign = (LETTERS + SIGNS)[materials.whole(0, len(LETTERS + SIGNS))]
     ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), sign, fill=255, font=font, anchor="mm")
-    angle, slant = np.radians(materials.chance.uniform(-15, 15)), materials.chance.uniform(-0.3, 0.3)
-    stretch = 1 / materials.chance.uniform(0.7, 1.3, 2)
+    angle, slant = np.radians(materials.rng.uniform(-15, 15)), materials.rng.uniform(-0.3, 0.3)
+    stretch = 1 / materials.rng.uniform(0.7, 1.3, 2)
     turn = np.array([[np.cos(angle), np.sin(angle) + slant], [-np.sin(angle), np.cos(angle)]]) * stretch
     offset = CANVAS / 2 * (1 - turn.sum(1))
     matrix = np.column_stack([turn, offset]).ravel()
@@ -81,16 +81,16 @@ def _letter(materials: Materials) -> np.ndarray:
 
 def _scribble(materials: Materials) -> np.ndarray:
     """Lines from one point to the next, straight or curved; or one that wanders."""
-    chance, canvas = materials.chance, Image.new("L", (CANVAS, CANVAS))
-    if chance.random() < 0.4:
-        angles = chance.normal(0, chance.uniform(0.2, 0.7), materials.whole(20, 120)).cumsum() + chance.uniform(0, 6)
+    rng, canvas = materials.rng, Image.new("L", (CANVAS, CANVAS))
+    if rng.random() < 0.4:
+        angles = rng.normal(0, rng.uniform(0.2, 0.7), materials.whole(20, 120)).cumsum() + rng.uniform(0, 6)
         points = np.stack([np.cos(angles), np.sin(angles)], 1).cumsum(0)
         points = 10 + (points - points.min(0)) * ((CANVAS - 20) / np.ptp(points, 0).max())
         line(canvas, points, materials.whole(9, 17))
         return np.asarray(canvas, np.float32) / 255
     for _ in range(materials.whole(1, 4)):
-        points = chance.uniform(10, CANVAS - 10, (materials.whole(3, 12), 2))
-        line(canvas, curve(points) if chance.random() < 0.6 else points, materials.whole(9, 17))
+        points = rng.uniform(10, CANVAS - 10, (materials.whole(3, 12), 2))
+        line(canvas, curve(points) if rng.random() < 0.6 else points, materials.whole(9, 17))
     return np.asarray(canvas, np.float32) / 255
 
 
@@ -98,12 +98,12 @@ def _pieces(materials: Materials) -> np.ndarray:
     """Blobs and dashes here and there."""
     canvas = Image.new("L", (CANVAS, CANVAS))
     for _ in range(materials.whole(3, 10)):
-        x, y = materials.chance.uniform(0, CANVAS - 20, 2)
-        if materials.chance.random() < 0.5:
-            width, height = materials.chance.uniform(6, 30, 2)
+        x, y = materials.rng.uniform(0, CANVAS - 20, 2)
+        if materials.rng.random() < 0.5:
+            width, height = materials.rng.uniform(6, 30, 2)
             ImageDraw.Draw(canvas).ellipse((x, y, x + width, y + height), fill=255)
         else:
-            line(canvas, np.array([x, y]) + materials.chance.uniform(-25, 25, (3, 2)), materials.whole(9, 17))
+            line(canvas, np.array([x, y]) + materials.rng.uniform(-25, 25, (3, 2)), materials.whole(9, 17))
     return np.asarray(canvas, np.float32) / 255
 
 
@@ -121,26 +121,26 @@ def _boxed(materials: Materials) -> np.ndarray:
 
 def _shape(materials: Materials) -> np.ndarray:
     """What a frame, a sheet's corner or a shadow looks like: polygons, bars, blobs and boxes, some with a digit."""
-    chance, canvas = materials.chance, Image.new("L", (CANVAS, CANVAS))
+    rng, canvas = materials.rng, Image.new("L", (CANVAS, CANVAS))
     brush = ImageDraw.Draw(canvas)
-    for _ in range(1 if chance.random() < 0.6 else materials.whole(2, 5)):
-        (x, y), (width, height) = chance.uniform(0, 0.7, 2) * CANVAS, chance.uniform(0.1, 0.65, 2) * CANVAS
+    for _ in range(1 if rng.random() < 0.6 else materials.whole(2, 5)):
+        (x, y), (width, height) = rng.uniform(0, 0.7, 2) * CANVAS, rng.uniform(0.1, 0.65, 2) * CANVAS
         match materials.whole(0, 3):
             case 0:
-                corners = chance.uniform(0, CANVAS, (materials.whole(3, 6), 2))
+                corners = rng.uniform(0, CANVAS, (materials.whole(3, 6), 2))
                 brush.polygon([(x, y) for x, y in corners.tolist()], fill=255)
             case 1:
                 brush.ellipse((x, y, x + width, y + height), fill=255)
             case _:
                 brush.rectangle((x, y, x + width, y + height), outline=255, width=materials.whole(3, 30))
-    ink = np.asarray(canvas.rotate(chance.uniform(-15, 15)), np.float32) / 255
-    left, right = chance.uniform(0.3, 1, 2)
+    ink = np.asarray(canvas.rotate(rng.uniform(-15, 15)), np.float32) / 255
+    left, right = rng.uniform(0.3, 1, 2)
     ink = ink * np.linspace(left, right, CANVAS)
-    if chance.random() < 0.5:
-        ink = ndimage.gaussian_filter(ink, chance.uniform(0, 5))
-    if chance.random() < 0.3:
+    if rng.random() < 0.5:
+        ink = ndimage.gaussian_filter(ink, rng.uniform(0, 5))
+    if rng.random() < 0.3:
         digit = np.kron(materials.digit(), np.ones((2, 2)))
-        y, x = chance.integers(0, CANVAS - 2 * SIDE, 2)
+        y, x = rng.integers(0, CANVAS - 2 * SIDE, 2)
         place = ink[y : y + 2 * SIDE, x : x + 2 * SIDE]
         place[:] = np.abs(place - digit)
     return ink.astype(np.float32)

@@ -34,8 +34,8 @@ def fit_head(digits: torch.Tensor, outliers: torch.Tensor, seed: int) -> Outlier
     return head.eval()
 
 
-def set_threshold(head: OutlierHead, digits: torch.Tensor, false_alarms: float) -> None:
-    """Set the threshold so that at most the share ``false_alarms`` of digits, features (N, D), lies above it."""
+def set_threshold(head: OutlierHead, digits: torch.Tensor, false_positive_rate: float) -> None:
+    """Set the threshold so that at most the share ``false_positive_rate`` of digits, features (N, D), lies above it."""
     with torch.inference_mode():
         scores = head(digits).numpy()
-    head.threshold = head.threshold + float(np.quantile(scores, 1 - false_alarms, method="higher"))
+    head.threshold = head.threshold + float(np.quantile(scores, 1 - false_positive_rate, method="higher"))

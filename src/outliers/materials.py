@@ -1,9 +1,9 @@
-"""What outliers are drawn from and with: digits, fonts, chance; lines, curves and a knife."""
+"""What outliers are drawn from and with: digits, fonts, a random generator; lines, curves and a knife."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,24 +16,21 @@ class Materials(NamedTuple):
 
     digits: dict[int, np.ndarray]  # (N, 28, 28) uint8 of each class
     fonts: list[ImageFont.FreeTypeFont]
-    chance: np.random.Generator
+    rng: np.random.Generator
 
     def digit(self, *classes: int) -> np.ndarray:
         """Take a digit, of one of these classes where any are given: (28, 28) float32 in [0, 1]."""
-        images = self.digits[int(self.chance.choice(classes or tuple(self.digits)))]
-        return images[self.chance.integers(len(images))].astype(np.float32) / 255
+        images = self.digits[int(self.rng.choice(classes or tuple(self.digits)))]
+        return images[self.rng.integers(len(images))].astype(np.float32) / 255
 
     def whole(self, low: int, high: int) -> int:
         """Draw a whole number from ``low`` to ``high`` - 1."""
-        return int(self.chance.integers(low, high))
+        return int(self.rng.integers(low, high))
 
 
 def load_fonts(*families: str) -> list[ImageFont.FreeTypeFont]:
     """Load those of matplotlib's fonts whose files' names begin so."""
-    spec = find_spec("matplotlib")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     files = sorted(file for file in folder.glob("*.ttf") if file.name.startswith(families))
     return [ImageFont.truetype(file, FONT_SIZE, layout_engine=ImageFont.Layout.BASIC) for file in files]
 

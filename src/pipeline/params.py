@@ -16,7 +16,10 @@ PARAMS_FILE = Path("params.yaml")
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth")
-RENAMED = {"pretrained": "weights, and is imagenet, random, or a file"}  # parameters of earlier versions
+RENAMED = {  # parameters of earlier versions
+    "pretrained": "weights, and is imagenet, random, or a file",
+    "false_alarms": "false_positive_rate",
+}
 
 
 def _check_weights(value: str) -> str:
@@ -50,7 +53,7 @@ class Params(BaseModel):
     schedule: Literal["one_cycle", "constant"]
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
-    false_alarms: Annotated[Real, Field(ge=0, lt=1)]
+    false_positive_rate: Annotated[Real, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]

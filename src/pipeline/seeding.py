@@ -1,4 +1,4 @@
-"""Stateless randomness: each draw is a function of the seed and of what it is for, never of what was drawn before."""
+"""Stateless randomness: a generator depends on the seed and on what it is for, never on what others have drawn."""
 
 import hashlib
 
