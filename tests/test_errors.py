@@ -13,12 +13,15 @@ ENDINGS = {  # what main does, the exit status, and the last line on stderr
     "a signal came": ("raise Interrupted('so', 15)", 143, "interrupted: so"),
     "Ctrl-C": ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to go on"),
     "a status of its own": ("import sys; sys.exit(3)", 3, None),
-    "memory is short": (
-        "raise RuntimeError('MPS backend out of memory')", 1,
-        "error: out of memory (MPS backend out of memory); try a smaller batch_size or image_size",
-    ),
     "a mistake of ours": ("1 / 0", 1, "ZeroDivisionError: division by zero"),
 }  # fmt: skip
+OUT_OF_MEMORY = {  # by where: PyTorch's words, or Python's
+    "MPS": "RuntimeError('MPS backend out of memory')",
+    "CUDA": "RuntimeError('CUDA out of memory.')",
+    "CPU": 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")',
+    "CPU on Windows": "RuntimeError('DefaultCPUAllocator: not enough memory')",
+    "Python": "MemoryError()",
+}
 PROGRAM = """
 from src.pipeline.errors import Interrupted, UserError
 from src.pipeline.process import exit_on_user_error, run_and_exit
@@ -44,3 +47,15 @@ def test_the_exit_status_and_the_last_line_say_how_it_ended(ending):
     assert (done.stderr.splitlines() or [None])[-1] == line
     assert ("Traceback" in done.stderr) is (ending == "a mistake of ours")
     assert done.stdout == "printed\n"
+
+
+@pytest.mark.parametrize("where", OUT_OF_MEMORY)
+def test_out_of_memory_is_one_line_on_each_device(where):
+    program = PROGRAM.format(body=f"raise {OUT_OF_MEMORY[where]}")
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: out of memory (")
+    assert line.endswith("; a stage needs less with a smaller batch_size or image_size")

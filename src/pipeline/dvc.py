@@ -22,7 +22,7 @@ def refuse_shallow_clone() -> None:
     DVC runs them in a folder of its own and brings the experiment home by Git, which fails there without a word.
     """
     root = project_root()
-    if root.resolve() == Path.cwd().resolve():
+    if "DVC_EXP_NAME" not in os.environ or root.resolve() == Path.cwd().resolve():
         return
     command = ["git", "-C", str(root), "rev-parse", "--is-shallow-repository"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

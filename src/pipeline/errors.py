@@ -13,6 +13,12 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell it by PyTorch's words, which differ from device to device; its type for it is not imported here."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

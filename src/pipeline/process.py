@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from src.pipeline.dvc import refuse_shallow_clone
-from src.pipeline.errors import Interrupted, UserError, first_line
+from src.pipeline.errors import Interrupted, UserError, first_line, is_out_of_memory
 
 INTERRUPTED = "interrupted: run the same command again to go on"
 
@@ -25,7 +25,7 @@ def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
     @functools.wraps(main)
     def wrapper() -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(line_buffering=True)
+            sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # of a file's name, say
         if signal.getsignal(signal.SIGINT) is _end_at_once:  # after `before_imports`
             gc.freeze()
             gc.enable()
@@ -38,9 +38,10 @@ def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
         except OSError as error:
             sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            sys.exit(f"error: out of memory ({first_line(error)}); try a smaller batch_size or image_size")
+            less = "a stage needs less with a smaller batch_size or image_size"
+            sys.exit(f"error: out of memory ({first_line(error)}); {less}")
         except Interrupted as error:
             print(f"interrupted: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
@@ -49,12 +50,6 @@ def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
             sys.exit(128 + signal.SIGINT)
 
     return wrapper
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Tell it by PyTorch's words, which differ from device to device; its type for it is not imported here."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def before_imports() -> None:

@@ -1,5 +1,6 @@
 """The last words of ``make repro``: what came out, where it is, and which command comes next. No stage of its own."""
 
+import os
 import subprocess
 
 from src.pipeline.files import read_json
@@ -29,13 +30,22 @@ def main() -> None:
     print(f"model    {MODEL_FILE}, and {ONNX_FILE} for onnxruntime: {accuracy}")
     metrics = (TRAIN_METRICS_FILE, EVALUATE_METRICS_FILE, OUTLIERS_METRICS_FILE, EXPORT_METRICS_FILE)
     print(f"metrics  {', '.join(map(str, metrics))}")
-    print(f"report   {PAGE_FILE}: all of it on one page, with the pictures")
+    print(f"report   {PAGE_FILE}: the training and the test on one page, with the pictures")
     if missing := not_downloaded(params, train):
         print(f"missing  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
-    if subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], capture_output=True, check=False).returncode != 0:
+    if not has_git_identity():
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     print("keep it  git add -A && git commit -m 'a run'")
     print(f"next     {ACTIVATE} && dvc exp run -S epochs=5 && dvc metrics diff")
+
+
+def has_git_identity() -> bool:
+    """Whether DVC can commit an experiment. Its Git, unlike the command, never guesses a name (scmrepo's pygit2)."""
+    return all(
+        os.environ.get(f"GIT_COMMITTER_{key.upper()}")
+        or subprocess.run(["git", "config", f"user.{key}"], capture_output=True, check=False).returncode == 0
+        for key in ("name", "email")
+    )
 
 
 if __name__ == "__main__":
