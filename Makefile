@@ -9,7 +9,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --
 .PHONY: help repro demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
 
 help:  ## say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: setup  ## set up, then run the workflow: download, train, evaluate, report, outliers, export
 	@.ci/check-commit

@@ -354,6 +354,17 @@ def test_a_digit_on_a_transparent_ground_is_seen(colour):
     assert difference(made, form_of(drawing())) < 4
 
 
+@pytest.mark.parametrize("format_", ["GIF", "PNG"])
+def test_a_transparent_colour_of_a_palette_is_seen(format_):
+    picture = Image.new("P", drawing().size)
+    picture.putpalette([0, 0, 0] * 2)  # the ground is as black as the ink
+    picture.paste(1, mask=drawing(ink=255, ground=0).point(lambda level: 255 * (level > 127)))
+
+    made = form_of(picture, format_, transparency=0)
+
+    assert difference(made, form_of(drawing())) < 10
+
+
 def test_transparent_corners_are_taken_for_ground():
     picture = drawing().convert("RGBA")
     mask = Image.new("L", picture.size)
@@ -514,6 +525,24 @@ def test_what_is_like_no_digit_is_said(digits):
 
     assert read_digits(grey, Severe())[0].warning == "unlike any digit"
     assert read_digits(grey, Undecided())[0].warning is None
+
+
+def test_where_the_ink_is_hard_to_find_a_score_just_below_its_threshold_is_enough_for_a_warning(monkeypatch):
+
+    class Barely(Undecided):
+        def answers(self, images):
+            return super().answers(images)._replace(outlier_scores=torch.full((len(images),), -0.01))
+
+    grey = read_grey(io.BytesIO(encoded(drawing())))
+    monkeypatch.setattr("src.predict.reader.guess_strokes", lambda *_: [])
+    warnings = []
+
+    for handicap in (0.0, 0.5):
+        found = guess_ground(grey)._replace(handicap=handicap)
+        monkeypatch.setattr("src.predict.reader.guess_ground", lambda _, found=found: found)
+        warnings += [reading.warning for reading in read_digits([grey], Barely())]
+
+    assert warnings == [None, "unlike any digit"]
 
 
 @pytest.mark.parametrize("frame", ["box", "sheet"])

@@ -43,7 +43,10 @@ def bring_libraries(folder: Path) -> str:
     """
     page = (folder / "index.html").read_text()
     command = ["npm", "pack", "--silent", *libraries(page)]
-    packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return "no answer within 120 s"
     if packed.returncode != 0:
         return packed.stderr or "npm failed"
     for package in libraries(page):
