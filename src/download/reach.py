@@ -3,6 +3,7 @@
 import itertools
 import socket
 import threading
+import time
 from urllib.parse import urlsplit
 
 import requests
@@ -64,7 +65,10 @@ def _connect(host: str, port: int) -> None:
     families = dict.fromkeys(family for family, *_ in found)
     by_family = [[address for family, *_, address in found if family == each] for each in families]
     failure: OSError | None = None
+    give_up = time.monotonic() + REACH_TIMEOUT  # nobody waits for longer
     for address in filter(None, itertools.chain(*itertools.zip_longest(*by_family))):
+        if time.monotonic() > give_up:
+            break
         try:
             socket.create_connection((str(address[0]), port), CONNECT_TIMEOUT).close()
         except OSError as error:
