@@ -22,13 +22,15 @@ import numpy as np
 import requests
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from benchmarks.devtools import driven
 from benchmarks.machine import processor_name
-from benchmarks.pictures import marker
+from benchmarks.pictures import marker, md5
 from src.download.sample import read_digits
 from src.pipeline.files import write_file, write_json
 from src.pipeline.process import exit_on_user_error
+from src.pipeline.results import MODEL_FILE
 
 RESULTS_FILE, PICTURE_FILE = Path("benchmarks/demo.json"), Path("docs/demo.png")
 DRAWINGS, CLIENTS, SECONDS = 200, 10, 60.0
@@ -41,7 +43,7 @@ def main() -> None:
     arguments = parse_arguments()
     with serving(arguments.server) as (address, process):
         if arguments.picture:
-            write_file(PICTURE_FILE, photograph_page(address, arguments.browser))
+            write_file(PICTURE_FILE, with_model(photograph_page(address, arguments.browser)))
             print(f"demo: {PICTURE_FILE}")
             return
         drawings = draw(DRAWINGS)
@@ -177,6 +179,14 @@ def photograph_page(address: str, browser: str) -> bytes:
         tab.draw("#sheet", strokes)
         tab.wait_for("document.querySelector('#answer').textContent.match(/^3, (9|100)/)")
         return base64.b64decode(tab.call("Page.captureScreenshot")["data"])
+
+
+def with_model(png: bytes) -> bytes:
+    """Write into a picture which model it shows, by its MD5, as `dvc.lock` names it."""
+    text, file = PngInfo(), io.BytesIO()
+    text.add_text("model_md5", md5(MODEL_FILE))
+    Image.open(io.BytesIO(png)).save(file, "PNG", pnginfo=text, optimize=True)
+    return file.getvalue()
 
 
 if __name__ == "__main__":

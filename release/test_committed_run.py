@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
+from PIL import Image
 
 from release.docs import documents, fill
 from src.pipeline.params import load_params
@@ -72,15 +73,27 @@ def test_the_pages_say_what_the_committed_files_say():
     assert stale == [], "run `make docs`"
 
 
+def committed_md5(stage: str, file: str) -> str:
+    outs = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][stage]["outs"]
+    (committed,) = [out["md5"] for out in outs if out["path"] == f"models/{file}"]
+    return committed
+
+
 @pytest.mark.parametrize(
     ("stage", "file", "name"),
     [("train", "model.safetensors", "model_md5"), ("outliers", "outliers.safetensors", "outlier_head_md5")],
 )
 def test_the_pictures_were_read_by_the_committed_model(stage, file, name):
-    outs = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][stage]["outs"]
-    (committed,) = [out["md5"] for out in outs if out["path"] == f"models/{file}"]
+    measured = read("benchmarks/pictures.json")[name]
 
-    assert read("benchmarks/pictures.json")[name] == committed, "run `python -m benchmarks.pictures --photos 60`"
+    assert measured == committed_md5(stage, file), "run `python -m benchmarks.pictures --photos 60`"
+
+
+def test_the_picture_of_the_page_shows_the_committed_model():
+    with Image.open(ROOT / "docs/demo.png") as picture:
+        shown = picture.info.get("model_md5")
+
+    assert shown == committed_md5("train", "model.safetensors"), "run `python -m benchmarks.demo --picture`"
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "confusion_matrix", "mistakes", "reliability"])
