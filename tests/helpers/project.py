@@ -145,7 +145,7 @@ class Nobodys(Project):
         """The variables without a name, and without a home where Git's libraries would look for one."""
         known = super().environment().items()
         kept = {name: value for name, value in known if not name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))}
-        return kept | {"HOME": f"{self.path}/no such folder", "EMAIL": "guessed@example.com"}
+        return kept | {"HOME": f"{self.path}, its home", "EMAIL": "guessed@example.com"}
 
 
 def link_or_copy(source: str, target: str) -> None:
