@@ -11,7 +11,6 @@ import torch
 
 from src.pipeline.errors import UserError
 
-FPMATH_VARIABLES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # by which oneDNN's fp32 would be less
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux
 
 
@@ -53,8 +52,6 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
         UserError: there is no such device.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes cuBLAS deterministic
-    for variable in FPMATH_VARIABLES:
-        os.environ.pop(variable, None)
     torch.set_num_threads(threads or max(1, _usable_processors() // _from_torchrun("LOCAL_WORLD_SIZE", 1)))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
