@@ -25,11 +25,10 @@ FONTS = (
     "cmtt10.ttf",
 )
 CROSSINGS = 3  # of a scribble's line with itself, at least: nobody's digit has so many, a looped 8 or 2 has two
-Chance = np.random.Generator
 Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
 
 
-def letters(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def letters(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Each letter in each of some fonts, turned by up to 10 degrees."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     for font in [ImageFont.load_default(200), *(ImageFont.truetype(folder / name, 200) for name in FONTS)]:
@@ -39,7 +38,7 @@ def letters(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
             yield picture.rotate(rng.uniform(-10, 10), BICUBIC, fillcolor=255)
 
 
-def pairs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def pairs(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Two digits side by side, on a sheet."""
     for (left, _), (right, _) in zip(digits, digits[1:] + digits[:1], strict=True):
         parts = [marker(image)[:, 100:460] for image in (left, right)]
@@ -48,7 +47,7 @@ def pairs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
         yield photographed(on_paper(page, rng), rng)
 
 
-def scribbles(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def scribbles(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """A line that wanders, each step turned a little from the one before, and crosses itself thrice at least.
 
     Lines that cross themselves less are left out, three of four: many are a ring, a hook or a wave, and a reader would
@@ -65,7 +64,7 @@ def scribbles(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
         yield photographed(on_paper(page, rng), rng)
 
 
-def _wandering(rng: Chance) -> np.ndarray:
+def _wandering(rng: np.random.Generator) -> np.ndarray:
     """160 steps, of one length: (160, 2)."""
     turns = np.cumsum(rng.normal(0, rng.uniform(0.2, 0.6), 160)) + np.cumsum(rng.normal(0, 0.15, 160))
     angles = turns + rng.uniform(0, 6)
@@ -84,13 +83,13 @@ def _crossings(points: np.ndarray) -> int:
     return int(np.triu(parted & parted.T, 2).sum())
 
 
-def faces(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def faces(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """A hundred faces of Labeled Faces in the Wild, as scikit-image ships them: 25 pixels, enlarged."""
     for face in lfw_subset()[:100]:
         yield Image.fromarray((face * 255).astype(np.uint8)).resize((400, 400), BICUBIC)
 
 
-def photographs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def photographs(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Parts of the two photographs that scikit-learn ships."""
     for image in load_sample_images().images:
         for _ in range(50):
@@ -99,13 +98,13 @@ def photographs(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
             yield Image.fromarray(image[y : y + side, x : x + side])
 
 
-def empty_sheets(digits: Digits, rng: Chance) -> Iterator[Image.Image]:
+def empty_sheets(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Paper, half of it with the edge of a shadow."""
     for number in range(100):
         yield photographed(on_paper(Image.new("L", (640, 480)), rng), rng, shadow=number % 2 == 0)
 
 
-NO_DIGIT: dict[str, Callable[[Digits, Chance], Iterable[Image.Image]]] = {
+NO_DIGIT: dict[str, Callable[[Digits, np.random.Generator], Iterable[Image.Image]]] = {
     "letters of fonts": letters,
     "two digits side by side": pairs,
     "scribbles": scribbles,

@@ -142,7 +142,7 @@ def enlarged_digits() -> Iterator[Picture]:
 def printed(
     *, ink: int = 0, ground: int = 255, margin: float = 0.6, rng: np.random.Generator | None = None
 ) -> Iterator[Picture]:
-    """Each digit in each font, turned by up to 12 degrees where there is a ``rng``.
+    """Each digit in each font, turned by up to 12 degrees where there is an ``rng``.
 
     Args:
         ink, ground: grey levels.

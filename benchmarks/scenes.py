@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 BICUBIC = Image.Resampling.BICUBIC
-Chance = np.random.Generator
 CAPTIONS = ("Fig. 3: a digit", "Name: A. Smith", "page 12", "Answer no. 7", "2026-11-25", "total (EUR)")
 SHARP = 20  # pixels of a stroke's drawing for one pixel of MNIST's
 
@@ -27,7 +26,7 @@ def thin_pen(image: np.ndarray) -> np.ndarray:
     return depth > np.maximum(0.8 * ndimage.maximum_filter(depth, 31), 3)
 
 
-def sheet(ink: np.ndarray, rng: Chance, *, share: tuple[float, float] = (0.25, 0.6)) -> Image.Image:
+def sheet(ink: np.ndarray, rng: np.random.Generator, *, share: tuple[float, float] = (0.25, 0.6)) -> Image.Image:
     """Ink (bool) somewhere on a sheet, turned a little: "L", 255 for ink, 480 to 900 pixels a side."""
     stroke = Image.fromarray(ink)
     stroke = stroke.crop(stroke.getbbox()).convert("L")
@@ -42,7 +41,7 @@ def sheet(ink: np.ndarray, rng: Chance, *, share: tuple[float, float] = (0.25, 0
     return page
 
 
-def ruled(page: Image.Image, rng: Chance, *, squared: bool = False) -> Image.Image:
+def ruled(page: Image.Image, rng: np.random.Generator, *, squared: bool = False) -> Image.Image:
     """Rules, or squares, as grey levels of ink."""
     rules = Image.new("L", page.size)
     draw = ImageDraw.Draw(rules)
@@ -56,7 +55,7 @@ def ruled(page: Image.Image, rng: Chance, *, squared: bool = False) -> Image.Ima
     return Image.fromarray(np.maximum(np.asarray(page), np.asarray(rules)))
 
 
-def boxed(page: Image.Image, rng: Chance) -> Image.Image:
+def boxed(page: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A box round the digit, as on a form, at times with its neighbours."""
     left, top, right, bottom = page.getbbox()
     side = max(right - left, bottom - top)
@@ -73,7 +72,7 @@ def boxed(page: Image.Image, rng: Chance) -> Image.Image:
     return page
 
 
-def captioned(page: Image.Image, rng: Chance) -> Image.Image:
+def captioned(page: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A line of print above or below the digit."""
     _, top, _, bottom = page.getbbox()
     size = int(rng.integers(14, 26))
@@ -85,7 +84,7 @@ def captioned(page: Image.Image, rng: Chance) -> Image.Image:
     return page
 
 
-def on_paper(page: Image.Image, rng: Chance) -> np.ndarray:
+def on_paper(page: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """Ink on paper with its grain: (H, W) float, grey levels."""
     ink = np.asarray(page) / 255
     grain = ndimage.gaussian_filter(rng.normal(size=ink.shape), 1.5)
@@ -93,14 +92,14 @@ def on_paper(page: Image.Image, rng: Chance) -> np.ndarray:
     return paper * (1 - ink * rng.uniform(0.55, 0.92))
 
 
-def on_board(page: Image.Image, rng: Chance) -> np.ndarray:
+def on_board(page: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """Chalk on a board."""
     ink = np.asarray(page) / 255
     board = rng.uniform(25, 80) + rng.normal(size=ink.shape) * 3
     return board + ink * rng.uniform(0.6, 0.95) * (255 - board)
 
 
-def on_desk(grey: np.ndarray, rng: Chance, *, sides: int) -> np.ndarray:
+def on_desk(grey: np.ndarray, rng: np.random.Generator, *, sides: int) -> np.ndarray:
     """The sheet lying on a desk that is seen on 1 to 4 of its sides, turned by up to 15 degrees."""
     sheet_, angle = Image.fromarray(grey.astype(np.float32)), rng.uniform(-15, 15)
     mask = Image.new("L", sheet_.size, 255)
@@ -128,7 +127,7 @@ def on_desk(grey: np.ndarray, rng: Chance, *, sides: int) -> np.ndarray:
     return np.asarray(scene.crop(tuple(map(int, seen))))
 
 
-def photographed(grey: np.ndarray, rng: Chance, *, shadow: bool = False) -> Image.Image:
+def photographed(grey: np.ndarray, rng: np.random.Generator, *, shadow: bool = False) -> Image.Image:
     """The light, the lens and the sensor: uneven, soft, noisy."""
     y, x = np.mgrid[-1 : 1 : grey.shape[0] * 1j, -1 : 1 : grey.shape[1] * 1j]
 
@@ -146,7 +145,7 @@ def photographed(grey: np.ndarray, rng: Chance, *, shadow: bool = False) -> Imag
     return Image.fromarray((seen[..., None] * tint).clip(0, 255).astype(np.uint8))
 
 
-def tight(image: np.ndarray, rng: Chance) -> Image.Image:
+def tight(image: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Cut out right at the ink, dark on light, at any size."""
     rows, columns = (np.flatnonzero(image.max(axis) > 50) for axis in (1, 0))
     cut = Image.fromarray(255 - image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
@@ -154,7 +153,7 @@ def tight(image: np.ndarray, rng: Chance) -> Image.Image:
     return cut.resize((cut.width * scale, cut.height * scale), BICUBIC)
 
 
-def touching(page: Image.Image, rng: Chance) -> Image.Image:
+def touching(page: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Cut so that the ink touches one or two of the picture's edges."""
     left, top, right, bottom = page.getbbox()
     crop = [
@@ -168,22 +167,22 @@ def touching(page: Image.Image, rng: Chance) -> Image.Image:
     return page.crop(tuple(crop))
 
 
-def drawn(image: np.ndarray, rng: Chance) -> Image.Image:
+def drawn(image: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A digit on a sheet, three times in ten with a thin pen."""
     return sheet(thin_pen(image) if rng.random() < 0.3 else marker(image), rng)
 
 
-def thick(image: np.ndarray, rng: Chance) -> Image.Image:
+def thick(image: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A digit on a sheet, drawn with a thicker marker."""
     return sheet(ndimage.binary_dilation(marker(image), iterations=int(rng.integers(4, 16))), rng)
 
 
-def lying(grey: np.ndarray, rng: Chance) -> Image.Image:
+def lying(grey: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A sheet or a board of which some sides are in the picture."""
     return photographed(on_desk(grey, rng, sides=int(rng.integers(1, 5))), rng, shadow=rng.random() < 0.2)
 
 
-KINDS: dict[str, Callable[[np.ndarray, Chance], Image.Image]] = {
+KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], Image.Image]] = {
     "plain paper": lambda image, c: photographed(on_paper(drawn(image, c), c), c),
     "ruled paper": lambda image, c: photographed(on_paper(ruled(drawn(image, c), c), c), c),
     "squared paper": lambda image, c: photographed(on_paper(ruled(drawn(image, c), c, squared=True), c), c),

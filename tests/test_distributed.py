@@ -76,7 +76,7 @@ def test_several_processes_step_leaves_the_gradients_of_one_on_the_whole_batch(
     assert [largest_error(found, gradients_of_one) < ROUNDING for found in by_rank] == [True] * count
 
 
-def test_gradients_that_are_not_averaged_would_be_noticed(seven_images, gradients_of_one, tmp_path):
+def test_gradients_that_are_not_added_would_be_noticed(seven_images, gradients_of_one, tmp_path):
     by_rank = run_processes(2, tmp_path, gradients_of_a_step, seven_images, False)
 
     assert [largest_error(found, gradients_of_one) > 0.1 for found in by_rank] == [True, True]
