@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,19 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(monkeypatch):
     assert checkpoint.load()["step"] == 5
 
 
+def test_an_old_checkpoint_that_cannot_be_deleted_ends_no_training(monkeypatch):
+    checkpoint = Checkpoint({"seed": 0})
+
+    def in_use(path):
+        raise PermissionError(13, os.strerror(13), str(path))
+
+    monkeypatch.setattr(Path, "unlink", in_use)
+    for step in (5, 10, 15, 20):
+        checkpoint.save(step, state(step))
+
+    assert checkpoint.load()["step"] == 20
+
+
 def folder(params=None, manifest=FROM_RANDOM_WEIGHTS, machine=MACHINE, group=None):
     """Where a run keeps its checkpoints."""
     return Checkpoint(run_identity(params or quick_params(), manifest, machine, group or ProcessGroup())).folder
@@ -250,11 +264,12 @@ def test_a_run_on_another_kind_of_processor_is_another_run(monkeypatch):
     assert folder() != before
 
 
-def test_a_run_whose_onednn_may_use_fewer_instructions_is_another_run(monkeypatch):
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR"])
+def test_a_run_whose_libraries_may_use_fewer_instructions_is_another_run(monkeypatch, variable):
+    monkeypatch.delenv(variable, raising=False)
     before = folder()
 
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv(variable, "AVX2")
 
     assert folder() != before
 
@@ -287,6 +302,16 @@ def test_the_processes_of_a_run_find_the_same_folder(monkeypatch):
     monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)
 
     assert folder(group=ProcessGroup(1, 2)) == folder(group=ProcessGroup(0, 2))
+
+
+def test_the_processes_of_a_run_must_compute_in_the_same_precision(monkeypatch):
+    compared = []
+    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: compared.append(values["precision"]))
+
+    for dtype in (torch.float32, torch.bfloat16):
+        folder(quick_params(precision="auto"), machine=Machine(torch.device("cpu"), dtype))
+
+    assert compared == ["torch.float32", "torch.bfloat16"]
 
 
 @pytest.fixture

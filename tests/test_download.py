@@ -152,6 +152,15 @@ def test_a_password_or_a_key_in_a_url_is_used_and_not_printed(capsys):
     assert "SECRET" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("url", ["HTTPS://user:SECRET@127.0.0.1:1/file?key=SECRET", "s3://key:SECRET@bucket/file"])
+def test_a_url_of_any_kind_is_printed_without_its_secrets(url, capsys):
+    with pytest.raises(FetchError) as error:
+        fetch("digits", [url], len(CONTENT), KNOWN_HASH)
+
+    assert "SECRET" not in f"{error.value.reasons} {capsys.readouterr().out}"
+    assert "No such file" not in error.value.reasons[0]
+
+
 def test_a_server_that_always_fails_is_given_up(refusal):
     with serve(lambda handler, _: handler.send_error(500)) as server:
         reason = refusal(server.url)
@@ -716,7 +725,7 @@ def test_a_strangers_file_is_named_and_stays(in_project, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+@pytest.mark.parametrize("name", [".DS_Store", "._train-images-idx3-ubyte", "Thumbs.db", "desktop.ini"])
 def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
     (trained.path / "data/mnist" / name).write_bytes(b"the system's")
 

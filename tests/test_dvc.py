@@ -146,7 +146,14 @@ def test_a_changed_picture_concerns_the_report_alone(trained):
 
 
 def test_what_systems_and_editors_leave_beside_the_sources_counts_for_nothing(trained):
-    for name in ("__pycache__/x.cpython-311.pyc", "stray.pyc", ".DS_Store", ".trainer.py.swp", "trainer.py~"):
+    for name in (
+        "__pycache__/x.cpython-311.pyc",
+        "stray.pyc",
+        ".DS_Store",
+        "._trainer.py",
+        ".trainer.py.swp",
+        "trainer.py~",
+    ):
         file = trained.path / "src/train" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"left by somebody")

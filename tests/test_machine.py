@@ -36,12 +36,16 @@ def under_torchrun(monkeypatch, **variables):
 def sees(monkeypatch):
     """A function that makes PyTorch see accelerators of a type, or None; it lists the devices then made current."""
 
-    def pretend(kind: str | None, count: int = 4) -> list[int]:
+    def pretend(kind: str | None, count: int = 4, capability: tuple[int, int] = (9, 0)) -> list[int]:
         current = []
         found = kind and torch.device(kind)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
         monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
         monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "sm_100", "compute_120"])
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100")
         return current
 
     return pretend
@@ -72,6 +76,26 @@ def test_auto_is_the_cpu_where_the_gpu_cannot_repeat_its_results(sees):
     sees("mps")
 
     assert set_up_machine("auto", "fp32", 1).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "device"), [((6, 0), "cpu"), ((7, 0), "cpu"), ((7, 5), "cuda"), ((12, 1), "cuda")]
+)
+def test_auto_is_the_cpu_where_pytorch_was_not_built_for_so_old_a_gpu(sees, capability, device):
+    sees("cuda", capability=capability)
+
+    assert set_up_machine("auto", "fp32", 1).device.type == device
+
+
+def test_a_gpu_that_pytorch_was_not_built_for_is_a_clear_error(sees):
+    sees("cuda", capability=(6, 0))
+
+    with pytest.raises(UserError) as refused:
+        set_up_machine("cuda", "fp32", 1)
+
+    assert str(refused.value) == (
+        "device = cuda, but this build of PyTorch has no code for Tesla P100; set device to auto or cpu"
+    )
 
 
 @pytest.mark.parametrize("kind", [None, "cuda", "mps", "xpu"])

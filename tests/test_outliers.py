@@ -12,8 +12,8 @@ from helpers.training import MACHINE
 from src.mnist.images import SIDE
 from src.mnist.inputs import to_input
 from src.outliers import __main__ as stage
-from src.outliers.__main__ import OUTLIERS
-from src.outliers.drawings import KINDS, draw
+from src.outliers.__main__ import FONTS, OTHER_FONTS, OUTLIERS
+from src.outliers.drawings import KINDS, LETTERS, SIGNS, draw
 from src.outliers.fitting import fit_head, set_threshold
 from src.outliers.materials import Materials, load_fonts
 from src.pipeline.errors import UserError
@@ -50,6 +50,29 @@ def test_outliers_come_in_mnists_form_and_from_the_random_numbers_alone(make_mat
     np.testing.assert_array_equal(drawn, again)
     assert (drawn != others).any()
     assert len(np.unique(drawn.reshape(20, -1), axis=0)) > 15  # hardly one like another
+
+
+def test_a_chimera_is_of_two_digits(make_materials):
+    materials = make_materials(0)
+    taken = []
+
+    class Noted(Materials):
+        def digit(self, *classes):
+            taken.append(classes)
+            return super().digit(*classes)
+
+    draw("chimeras", 200, Noted(*materials))
+
+    pairs = list(zip(taken[::2], taken[1::2], strict=True))
+    assert all(len(one) == len(other) == 1 and one != other for one, other in pairs)
+    assert {one[0] for one, _ in pairs} == set(range(10))
+
+
+def test_every_font_has_every_letter_and_sign():
+    for families in (FONTS, OTHER_FONTS):
+        for font in load_fonts(*families):
+            drawn = {bytes(font.getmask(sign)) for sign in LETTERS + SIGNS}
+            assert len(drawn) == len(LETTERS + SIGNS), font.path
 
 
 def test_each_kind_has_its_share():

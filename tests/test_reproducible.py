@@ -112,10 +112,11 @@ def test_a_clone_in_another_folder_on_a_busy_machine_gives_the_same_bytes(traine
     "variables",
     [
         {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"},
+        {"OMP_THREAD_LIMIT": "1", "OMP_DYNAMIC": "true", "OMP_MAX_ACTIVE_LEVELS": "0"},
         {"PYTHONHASHSEED": "7"},
         {"DVCLIVE_RESUME": "1", "DVCLIVE_TEST": "1"},
     ],
-    ids=["threads", "hashes", "dvclive"],
+    ids=["threads", "fewer threads", "hashes", "dvclive"],
 )
 def test_no_environment_variable_changes_the_result(trained, tries, variables):
     tries("training again with another environment", quick=0, full=1)

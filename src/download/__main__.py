@@ -33,7 +33,12 @@ MNIST_SHA256 = {  # of the same files, unpacked
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
-SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # what a look at a folder leaves there; .dvcignore names them
+SYSTEM_FILES = {
+    ".DS_Store",
+    "._*",
+    "Thumbs.db",
+    "desktop.ini",
+}  # what a look at a folder leaves there; .dvcignore names them
 
 
 @exit_on_user_error
@@ -107,7 +112,7 @@ def clean_up() -> None:
     for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
         if path in left_by_a_kill:
             path.unlink()
-        elif path.is_file() and path not in ours and path.name not in SYSTEM_FILES:
+        elif path.is_file() and path not in ours and not any(path.match(name) for name in SYSTEM_FILES):
             raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 

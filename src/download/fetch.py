@@ -128,7 +128,7 @@ def _chunks_of_url(url: str) -> Iterator[bytes]:
 
 
 def _is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
+    return "://" in source
 
 
 def _without_secrets(source: str) -> str:

@@ -20,13 +20,14 @@ def fetch_and_keep(name: str, sources: list[str], size: int, known_hash: str) ->
     """Do what `fetch` does, once: all runs of this project share what was fetched.
 
     DVC's stage has in its folders what the last run used. An experiment with ``dataset=sample`` or other weights takes
-    the rest away, and to go back then takes no network.
+    the rest away, and to go back then takes no network where this clone has fetched it. Where ``dvc pull`` has brought
+    it, ``dvc checkout`` goes back.
     """
     kept = project_root() / ".dvc" / "tmp" / "downloads" / name
     content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], size, known_hash)
     if not is_right(kept, hashlib.sha256(content).hexdigest()):
         with contextlib.suppress(UserError):  # it is not needed
-            write_file(kept, content)
+            write_file(kept, content, suffix=f".{os.getpid()}")  # two runs of the queue may be at it
     return content
 
 

@@ -42,7 +42,8 @@ def _pair(materials: Materials) -> np.ndarray:
 
 def _chimera(materials: Materials) -> np.ndarray:
     """The halves of two digits, or both upon each other."""
-    digit, other, cut = materials.digit().copy(), materials.digit(), materials.whole(11, 17)
+    one, another = materials.rng.choice(tuple(materials.digits), 2, replace=False)  # of one class it may look right
+    digit, other, cut = materials.digit(one).copy(), materials.digit(another), materials.whole(11, 17)
     match materials.whole(0, 3):
         case 0:
             digit[cut:] = other[cut:]

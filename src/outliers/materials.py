@@ -29,9 +29,11 @@ class Materials(NamedTuple):
 
 
 def load_fonts(*families: str) -> list[ImageFont.FreeTypeFont]:
-    """Load those of matplotlib's fonts whose files' names begin so."""
+    """Load those of matplotlib's fonts whose files' names begin so, but for displays: these hold no letters."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    files = sorted(file for file in folder.glob("*.ttf") if file.name.startswith(families))
+    files = sorted(
+        file for file in folder.glob("*.ttf") if file.name.startswith(families) and "Display" not in file.name
+    )
     return [ImageFont.truetype(file, FONT_SIZE, layout_engine=ImageFont.Layout.BASIC) for file in files]
 
 

@@ -15,7 +15,7 @@ class Interrupted(Exception):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell it by PyTorch's words, which differ from device to device; its type for it is not imported here."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

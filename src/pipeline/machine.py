@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 
 from src.pipeline.errors import UserError
 
-CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux
+CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux with cgroup v2
 
 
 class Machine(NamedTuple):
@@ -65,11 +66,17 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
 
 def _choose_device(device: str) -> torch.device:
     found = torch.accelerator.current_accelerator(check_available=True)
-    if device == "cpu" or (device == "auto" and (found is None or found.type == "mps")):
-        return torch.device("cpu")  # on MPS, max pooling has no deterministic backward pass
+    unfit = found is None or found.type == "mps" or _is_too_old(found)  # on MPS, max pooling can't repeat its gradients
+    if device == "cpu" or (device == "auto" and unfit):
+        return torch.device("cpu")
     if found is None or device not in ("auto", found.type):
         seen = f"sees {found.type}" if found else "sees the CPU alone"
         raise UserError(f"device = {device}, but PyTorch {seen} here; set device to auto or {found or 'cpu'}")
+    if _is_too_old(found):
+        name = torch.cuda.get_device_name(found)
+        raise UserError(
+            f"device = {device}, but this build of PyTorch has no code for {name}; set device to auto or cpu"
+        )
     if found.type == "mps":
         return found  # there is never a second one
     chosen = torch.device(found.type, _from_torchrun("LOCAL_RANK", 0))
@@ -78,6 +85,15 @@ def _choose_device(device: str) -> torch.device:
         raise UserError(f"process {chosen.index + 1} on this machine has no {found.type} device: there are {count}")
     torch.accelerator.set_device_index(chosen.index)
     return chosen
+
+
+def _is_too_old(accelerator: torch.device) -> bool:
+    """Tell whether PyTorch sees this NVIDIA GPU, but has code for later ones alone: it would fail at once."""
+    if accelerator.type != "cuda" or torch.version.cuda is None:  # the latter is AMD's
+        return False
+    major, minor = torch.cuda.get_device_capability(accelerator)
+    built_for = re.findall(r"\d+", " ".join(torch.cuda.get_arch_list()))  # such as sm_75
+    return 10 * major + minor < min(map(int, built_for), default=0)
 
 
 def _from_torchrun(variable: str, without: int) -> int:

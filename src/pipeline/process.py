@@ -14,6 +14,10 @@ from src.pipeline.dvc import refuse_shallow_clone
 from src.pipeline.errors import Interrupted, UserError, first_line, is_out_of_memory
 
 INTERRUPTED = "interrupted: run the same command again to go on"
+TAKEN_AWAY = (  # variables by which results would differ, and PyTorch could not tell
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),  # oneDNN's fp32 would be less exact
+    *("OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS", "OMP_THREAD_LIMIT"),  # fewer threads than it is told, or an endless wait
+)
 
 
 def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
@@ -57,9 +61,9 @@ def before_imports() -> None:
 
     Ctrl-C ends it at once until `exit_on_user_error` takes over: an exception in the midst of a library's start can end
     in its own abort. The libraries make a million objects that live to the end; not to search these for garbage saves
-    a sixth of the time. oneDNN reads its variables as it is loaded, too: by these its fp32 would be less exact.
+    a sixth of the time. As they are loaded, oneDNN and OpenMP read their variables.
     """
-    for variable in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+    for variable in TAKEN_AWAY:
         os.environ.pop(variable, None)
     signal.signal(signal.SIGINT, _end_at_once)
     gc.disable()

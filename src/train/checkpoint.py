@@ -4,6 +4,7 @@ A checkpoint belongs to one exact run. Its folder is named by a hash of all that
 run never finds it, and the same run finds it from wherever it is started: ``dvc repro``, ``dvc exp run``, the queue.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -29,6 +30,10 @@ SAVED = 2  # checkpoints of a run that are left: the newest, and the one before 
 DIGEST_SIZE = hashlib.sha256().digest_size
 SOURCES = ("train", "resnet", "mnist", "pipeline")  # the packages that `train` is made of, as dvc.yaml names them
 # Of the processes, the number counts, not what starts them; the outliers come after the training.
+CPU_VARIABLES = (  # of oneDNN, under either of its names, and MKL: by these they use other instructions
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+)
 WITHOUT_EFFECT = {"checkpoint_minutes", "launcher", "false_positive_rate"}
 
 
@@ -39,7 +44,7 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
         UserError: the processes of this run don't agree on it. They may be on different machines.
     """
     root = Path(__file__).parents[1]
-    files = [file for package in SOURCES for file in sorted((root / package).glob("*.py"))]
+    files = [file for package in SOURCES for file in sorted((root / package).glob("[!.]*.py"))]
     shared = {
         **params.model_dump(exclude=WITHOUT_EFFECT),
         **manifest.sha256,
@@ -47,13 +52,13 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    group.require_same(shared)
+    group.require_same(shared | {"precision": str(machine.dtype)})  # auto may be another on each machine
     here = {
         "machine": machine.describe(),
         "processor": {  # oneDNN goes by more of its instructions than PyTorch, and by its caches
             name: value for name, value in torch.cpu.get_capabilities().items() if not name.startswith("num_")
         },
-        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "variables": {name: os.environ.get(name) for name in CPU_VARIABLES},
         "processes": group.world_size,
     }
     return shared | here
@@ -89,7 +94,8 @@ class Checkpoint:
         # The process's number keeps two that happen to do the same run from writing one file.
         write_file(self.folder / f"{step:09d}.pt", digest + content.getvalue(), suffix=f".{os.getpid()}")
         for path in self._newest_first()[SAVED:]:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is not in the way
+                path.unlink()
 
     def load(self) -> dict[str, Any] | None:
         """Read the newest sound state to the CPU; None where there is none.

@@ -1,5 +1,6 @@
 """The curves of a run, written by dvclive while it goes on. DVC, its VS Code extension and Studio read them."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,8 @@ def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
     try:
         yield LiveMetrics(live)
     finally:
-        with _writing():
+        # Beside its own files it removes a marker for VS Code, which another run of the queue may just have removed.
+        with _writing(), contextlib.suppress(FileNotFoundError):
             live.end()
 
 

@@ -50,7 +50,7 @@ def process_that_started_this() -> psutil.Process | None:
     A parent's number will not do to tell that it has gone: Windows keeps it, and a shell in between outlives ``dvc``.
     """
     parents = psutil.Process().parents()
-    with contextlib.suppress(psutil.AccessDenied):  # somebody else's process is not the dvc that started this one
+    with contextlib.suppress(psutil.Error):  # somebody else's process, or one that is gone, did not start this one
         for parent in parents:
             if "dvc" in [Path(word).stem for word in parent.cmdline()[:3]]:
                 return parent
