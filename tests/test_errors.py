@@ -18,6 +18,7 @@ ENDINGS = {  # what main does, the exit status, and the last line on stderr
 OUT_OF_MEMORY = {  # by where: PyTorch's words, or Python's
     "MPS": "RuntimeError('MPS backend out of memory')",
     "CUDA": "RuntimeError('CUDA out of memory.')",
+    "cuBLAS": "RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`')",
     "CPU": 'RuntimeError("DefaultCPUAllocator: can\'t allocate memory")',
     "CPU on Windows": "RuntimeError('DefaultCPUAllocator: not enough memory')",
     "Python": "MemoryError()",

@@ -105,6 +105,13 @@ def test_the_cpu_can_be_had_everywhere(sees, kind):
     assert set_up_machine("cpu", "fp32", 1).device == torch.device("cpu")
 
 
+def test_the_cpu_is_had_without_starting_cuda(sees, monkeypatch):
+    sees("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: pytest.fail("this starts CUDA"))
+
+    assert set_up_machine("cpu", "fp32", 1).device == torch.device("cpu")
+
+
 @pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
 def test_the_accelerator_can_be_asked_for_by_its_type(sees, kind):
     sees(kind)

@@ -129,3 +129,16 @@ def test_metrics_that_cannot_be_written_are_an_error_that_names_them(project, mo
         (project.path / "metrics/train").rename(project.path / "metrics/gone")
         (project.path / "metrics/train").write_text("in its place")
         live.log_run(dataset="sample")
+
+
+def test_a_marker_that_another_run_has_removed_ends_no_training(project, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory", ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED")
+
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr("dvclive.live.cleanup_dvclive_step_completed", gone)
+
+    with open_live(writes=True) as live:
+        live.log_run(dataset="mnist")
+
+    assert json.loads((project.path / "metrics/train/metrics.json").read_text())["dataset"] == "mnist"

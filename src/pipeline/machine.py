@@ -66,8 +66,8 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
 
 def _choose_device(device: str) -> torch.device:
     found = torch.accelerator.current_accelerator(check_available=True)
-    unfit = found is None or found.type == "mps" or _is_too_old(found)  # on MPS, max pooling can't repeat its gradients
-    if device == "cpu" or (device == "auto" and unfit):
+    # On MPS, max pooling has no deterministic backward pass.
+    if device == "cpu" or (device == "auto" and (found is None or found.type == "mps" or _is_too_old(found))):
         return torch.device("cpu")
     if found is None or device not in ("auto", found.type):
         seen = f"sees {found.type}" if found else "sees the CPU alone"
