@@ -186,17 +186,15 @@ def seeds() -> str:
 def seeds_in_short() -> str:
     from benchmarks.seeds import by_kind
 
-    rows = [
-        (
-            f"`{recipe}`",
-            WEIGHTS.get(weights, f"`{weights}`"),
-            f"{statistics.mean(run['test_accuracy'] for run in group):.2%}",
-            f"{min(run['test_accuracy'] for run in group):.2%}",
-            str(len(group)),
-        )
-        for (recipe, weights, _), group in by_kind(seed_runs(), defaults()).items()
-    ]
-    return table(("recipe", "starts from", "mean test accuracy", "worst", "seeds"), rows) if rows else NO_SEEDS
+    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # by weights, for each recipe on each machine
+    for (recipe, weights, machine), group in by_kind(seed_runs(), defaults()).items():
+        accuracies = [run["test_accuracy"] for run in group]
+        figures = f"{statistics.mean(accuracies):.2%} (worst of {len(group)}: {min(accuracies):.2%})"
+        cells[recipe.removesuffix("-from-random"), machine][weights] = figures
+    starts = list(dict.fromkeys(weights for row in cells.values() for weights in row))
+    header = ("recipe", *(f"from {WEIGHTS.get(weights, f'`{weights}`')}" for weights in starts))
+    rows = [(f"`{recipe}`", *(row.get(weights, "-") for weights in starts)) for (recipe, _), row in cells.items()]
+    return table(header, rows) if rows else NO_SEEDS
 
 
 def seed_runs() -> list[dict]:

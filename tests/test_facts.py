@@ -52,7 +52,8 @@ def test_the_tables_of_seeds_appear_once_there_are_runs(other_run):
 
     assert before == "No run over several seeds is committed yet."
     assert "| default | random | 90.000% | - | 1 | 90.00% | 60 | a laptop |" in page
-    assert "| `default` | random weights | 90.00% | 90.00% | 1 |" in page
+    assert "| recipe | from random weights | from `own.pth` |" in page
+    assert "| `default` | 90.00% (worst of 1: 90.00%) | 90.00% (worst of 1: 90.00%) |" in page
     assert facts.duration().endswith("2 min on a laptop.")  # the median of both
     assert facts.in_short("A CPU, cpu, float32, 2 threads, AVX2, torch 2.15.0") == "A CPU (float32, 2 threads, AVX2)"
 
