@@ -8,10 +8,10 @@ import argparse
 import base64
 import io
 import math
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +24,6 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from benchmarks.devtools import driven
 from benchmarks.machine import processor_name
 from benchmarks.pictures import marker, md5
 from src.download.sample import read_digits
@@ -43,7 +42,7 @@ def main() -> None:
     arguments = parse_arguments()
     with serving(arguments.server) as (address, process):
         if arguments.picture:
-            write_file(PICTURE_FILE, with_model(photograph_page(address, arguments.browser)))
+            write_file(PICTURE_FILE, with_model(take_picture(address, arguments.browser)))
             print(f"demo: {PICTURE_FILE}")
             return
         drawings = draw(DRAWINGS)
@@ -166,19 +165,30 @@ def memory(process: subprocess.Popen) -> float:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024
 
 
-def photograph_page(address: str, browser: str) -> bytes:
+def take_picture(address: str, program: str) -> bytes:
     """Draw a 3 on the page with the mouse, and take a picture of it: a PNG file."""
+    from playwright.sync_api import sync_playwright  # of requirements-dev.txt; the rest of this file needs it not
+
     strokes = [
         (x + radius * math.sin(angle), y - radius * math.cos(angle))
         for ((x, y), radius), first, last in ((TOP, -1.2, 3.1), (BOTTOM, 0.0, 4.4))
         for angle in np.linspace(first, last, 30)
     ]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, driven(browser, Path(folder)) as tab:
-        tab.open(address, width=900, height=760)
-        tab.wait_for("document.querySelector('#bars tr') !== null")
-        tab.draw("#sheet", strokes)
-        tab.wait_for("document.querySelector('#answer').textContent.match(/^3, (9|100)/)")
-        return base64.b64decode(tab.call("Page.captureScreenshot")["data"])
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=shutil.which(program) or program) as browser,
+        browser.new_page(viewport={"width": 900, "height": 760}) as tab,
+    ):
+        tab.goto(address)
+        tab.wait_for_selector("#bars tr")
+        sheet = tab.locator("#sheet").bounding_box()
+        for number, (x, y) in enumerate(strokes):
+            tab.mouse.move(sheet["x"] + x * sheet["width"], sheet["y"] + y * sheet["height"])
+            if number == 0:
+                tab.mouse.down()
+        tab.mouse.up()
+        tab.wait_for_function("document.querySelector('#answer').textContent.match(/^3, (9|100)/)")
+        return tab.screenshot()
 
 
 def with_model(png: bytes) -> bytes:

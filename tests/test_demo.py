@@ -9,22 +9,23 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers.browser import BROWSERS, find_browser
+from helpers.browser import no_browser, started
 from helpers.page import (
     ANSWER,
     NOTHING,
+    answer,
     choose,
     content_of,
     data_url,
+    draw,
     large_photo,
     needs_gradio,
-    open_page,
+    opened,
     served_page,
 )
 from helpers.pictures import drawing, encoded, huge
 from PIL import Image
 
-from benchmarks.devtools import driven
 from src.pipeline.errors import UserError
 from src.pipeline.machine import Machine
 from src.predict import demo
@@ -51,20 +52,19 @@ def page(trained_once, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A tab of a browser."""
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"needs one of {', '.join(BROWSERS)}")
-    with driven(program, tmp_path_factory.mktemp("profile")) as tab:
-        yield tab
+def browser():
+    """A browser."""
+    if reason := no_browser():
+        pytest.skip(reason)
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture
 def tab(browser, page):
-    """The page, opened anew."""
-    open_page(browser, page)
-    return browser
+    """The page, opened in a tab of its own."""
+    with opened(browser, page) as tab:
+        yield tab
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +93,19 @@ def classifier(trained_once):
 @pytest.mark.slow
 @pytest.mark.parametrize("strokes", [ONE, ZERO], ids=["a 1", "a 0"])
 def test_a_drawing_is_answered_as_predict_answers_it(tab, classifier, strokes):
-    tab.draw("#sheet", strokes)
+    draw(tab, strokes)
 
     drawn = content_of(tab.evaluate("document.querySelector('#sheet').toDataURL()"))
     (expected,) = read_digits([read_grey(io.BytesIO(drawn))], classifier)
-    tab.wait_for(f"document.querySelector('#form')?.src === '{demo.encode(expected.form)}'")  # not that of a part of it
-    answer = tab.evaluate(ANSWER)
-    assert answer.endswith(f"{expected.probabilities.argmax()}, {expected.probabilities.max():.2%}.")
+    of_all = f"document.querySelector('#form')?.src === '{demo.encode(expected.form)}'"  # not of a part of it
+    tab.wait_for_function(of_all)
+    assert answer(tab).endswith(f"{expected.probabilities.argmax()}, {expected.probabilities.max():.2%}.")
     shares = tab.evaluate("[...document.querySelectorAll('#bars .share')].map(cell => cell.textContent)")
     assert shares == [f"{share:.2%}" for share in expected.probabilities.tolist()]
-    assert tab.errors == []
+    assert tab.page_errors() == []
+    assert [message.text for message in tab.console_messages() if message.type == "error"] == []
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_well_trained_model_reads_a_drawn_1_and_0(trained_once, browser, tmp_path):
     if reason := needs_gradio():
@@ -116,75 +116,76 @@ def test_a_well_trained_model_reads_a_drawn_1_and_0(trained_once, browser, tmp_p
 
     with served_page(project, tmp_path / "errors") as page:
         for strokes, digit in ((ONE, 1), (ZERO, 0)):
-            open_page(browser, page)
-            browser.draw("#sheet", strokes)
-            browser.wait_for(f"/^{digit}, (100|[5-9])/.test({ANSWER})")
+            with opened(browser, page) as tab:
+                draw(tab, strokes)
+                tab.wait_for_function(f"/^{digit}, (100|[5-9])/.test({ANSWER})")
 
 
 @pytest.mark.slow
 def test_a_chosen_picture_stands_beside_what_the_network_saw(tab, tmp_path):
     (tmp_path / "5.heic").write_bytes(encoded(drawing(300), "HEIF"))
 
-    answer = choose(tab, tmp_path / "5.heic")
+    said = choose(tab, tmp_path / "5.heic")
 
     sizes = tab.evaluate("['#picture', '#form'].map(id => document.querySelector(id).naturalWidth)")
-    assert re.search(r"\d, \d+\.\d\d%\.$", answer)
+    assert re.search(r"\d, \d+\.\d\d%\.$", said)
     assert sizes == [300, 28]
 
 
 @pytest.mark.slow
 def test_a_picture_from_the_camera_is_read(tab):
     tab.click("#shoot")
-    tab.wait_for("!document.querySelector('#camera').hidden && document.querySelector('#camera').videoWidth > 0")
+    tab.wait_for_function(
+        "!document.querySelector('#camera').hidden && document.querySelector('#camera').videoWidth > 0"
+    )
     tab.click("#shoot")
 
-    assert tab.wait_for(f"{ANSWER} !== '{NOTHING}' && {ANSWER}").count("Not read") == 0
+    assert "Not read" not in answer(tab)
     assert tab.evaluate("document.querySelector('#camera').hidden")
 
 
 @pytest.mark.slow
 def test_the_keyboard_draws_and_reaches_every_control_in_order(tab):
     reached = []
-    tab.press("Tab", code=9)
     for _ in range(4):
+        tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.id"))
-        tab.press("Tab", code=9)
-    tab.evaluate("document.querySelector('#sheet').focus()")
-    tab.press(" ", code=32, text=" ")
+    tab.focus("#sheet")
+    tab.keyboard.press("Space")
     for _ in range(12):
-        tab.press("ArrowDown", code=40)
+        tab.keyboard.press("ArrowDown")
 
     assert reached == ["sheet", "clear", "choose", "shoot"]
-    assert tab.wait_for(f"{ANSWER} !== '{NOTHING}' && {ANSWER}")
-    tab.press("Delete", code=46)
-    assert tab.wait_for(f"{ANSWER} === '{NOTHING}'")
+    assert answer(tab)
+    tab.keyboard.press("Delete")
+    tab.wait_for_function(f"{ANSWER} === '{NOTHING}'")
 
 
 @pytest.mark.slow
 def test_a_screen_reader_is_told_what_everything_is(tab):
-    tab.draw("#sheet", ONE)
-    spoken = tab.wait_for("document.querySelector('#spoken').textContent")
+    draw(tab, ONE)
+    spoken = tab.wait_for_function("document.querySelector('#spoken').textContent").json_value()
 
-    told = tab.accessible()
+    told = set(re.findall(r'^ *- (\w+)(?: "(.*?)")?', tab.aria_snapshot(), re.M))  # role and name of each
 
     assert spoken == tab.evaluate(ANSWER)
-    assert {("heading", "Draw a digit"), ("table", "Probability of each digit")} <= set(told)
+    assert {("heading", "Draw a digit"), ("table", "Probability of each digit")} <= told
     assert ("application", "Sheet to draw a digit on, by mouse, finger or keyboard") in told
-    assert {name for role, name in told if role == "image"} == {
+    assert {name for role, name in told if role == "img"} == {
         "Your picture, in grey, as it was read",
         "The 28 by 28 pixels that the network saw",
     }
-    assert "" not in {name for role, name in told if role in ("button", "image", "table")}
+    assert "" not in {name for role, name in told if role in ("button", "img", "table")}
 
 
 @pytest.mark.slow
 def test_it_fits_a_phone(browser, page):
-    open_page(browser, page, width=390, height=844, mobile=True)
-    browser.draw("#sheet", ONE)
-    browser.wait_for(f"{ANSWER} !== '{NOTHING}'")
+    with opened(browser, page, viewport={"width": 390, "height": 844}, is_mobile=True) as tab:
+        draw(tab, ONE)
+        answer(tab)
 
-    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
-    assert browser.box("#sheet")[2] >= 280
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.locator("#sheet").bounding_box()["width"] >= 280
 
 
 @pytest.mark.slow
@@ -192,9 +193,9 @@ def test_what_cannot_be_read_is_a_line_on_the_page_and_the_next_picture_is_answe
     file = tmp_path / "picture.png"
     for content, line in UNREADABLE.values():
         file.write_bytes(content)
-        answer = choose(tab, file)
-        assert answer.startswith("Not read: ")
-        assert line in answer
+        said = choose(tab, file)
+        assert said.startswith("Not read: ")
+        assert line in said
 
     file.write_bytes(encoded(drawing()))
     assert "Not read" not in choose(tab, file)
@@ -209,10 +210,15 @@ def test_a_warning_stands_on_the_page(tab, tmp_path):
 
 @pytest.mark.slow
 def test_no_request_leaves_the_machine(tab, page, read):
+    sockets, requests = [], []
+    tab.on("websocket", lambda socket: sockets.append(socket.url))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.reload()
+    tab.wait_for_selector("#bars tr")
     read(encoded(drawing()))
-    elsewhere = [url for url in tab.requests if not url.startswith((page.address, "data:", "about:"))]
+    elsewhere = [url for url in requests + sockets if not url.startswith((page.address, "data:", "about:"))]
 
-    assert f"{page.address}theme.css" in {url.partition("?")[0] for url in tab.requests}
+    assert f"{page.address}theme.css" in {url.partition("?")[0] for url in requests}
     assert elsewhere == []
     assert "network:" not in page.errors.read_text()
 

@@ -7,16 +7,13 @@ from collections import Counter
 
 import pytest
 from helpers.browser import (
-    BROWSERS,
     bring_libraries,
-    errors,
-    find_browser,
     libraries,
-    make_readable,
     marks,
+    no_browser,
     numbers,
-    open_page,
-    served,
+    show,
+    started,
 )
 from helpers.project import Project
 from PIL import Image
@@ -45,37 +42,35 @@ def shown(trained_once, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plots(shown, tmp_path_factory):
-    """The folder that ``dvc plots show`` writes, its page with its libraries beside it."""
+    """The folder that ``dvc plots show`` writes, with the libraries of its page."""
     folder = tmp_path_factory.mktemp("plots")
     shown.run("dvc", "plots", "show", "--out", str(folder))
     if not shutil.which("npm"):
         pytest.skip("needs npm, for vega")
     if error := bring_libraries(folder):
         pytest.skip(f"needs npm's registry, for vega: {error}")
-    make_readable(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """The path of a Chromium."""
-    program = find_browser()
-    if program is None:
-        pytest.skip(f"needs one of {', '.join(BROWSERS)}")
-    return program
+    """A browser."""
+    if reason := no_browser():
+        pytest.skip(reason)
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
-def address(plots):
-    """Where `plots` is served."""
-    with served(plots) as address:
-        yield address
+def opened(browser, plots):
+    """The page of plots, opened."""
+    return show(browser, plots / "index.html")
 
 
 @pytest.fixture(scope="module")
-def page(browser, address):
-    """The page of plots as the browser shows it."""
-    return open_page(browser, f"{address}/index.html")
+def page(opened):
+    """The page of plots as the browser shows it: its HTML."""
+    return opened.content
 
 
 def table(project: Project, name: str) -> list[dict[str, str]]:
@@ -84,19 +79,19 @@ def table(project: Project, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_page_is_drawn_without_an_error(page):
-    assert errors(page) == []
+def test_the_page_is_drawn_without_an_error(opened):
+    assert opened.errors == []
 
 
 @pytest.mark.slow
-def test_an_error_on_the_page_would_have_been_noticed(browser, address, plots):
+def test_an_error_on_the_page_would_have_been_noticed(browser, plots):
     content = (plots / "index.html").read_text()
-    content = content.replace("vega-lite.js", "no.js").replace("static/workspace", "static/no")
+    content = content.replace("npm/vega-lite", "npm/no").replace("static/workspace", "static/no")
     (plots / "broken.html").write_text(content)
 
-    seen = "\n".join(errors(open_page(browser, f"{address}/broken.html")))
+    seen = "\n".join(show(browser, plots / "broken.html").errors)
 
-    assert "no.js does not load" in seen
+    assert re.search(r"npm/no\S* does not load", seen)
     assert "no_metrics_report_mistakes.png does not load" in seen
     assert "TypeError" in seen
 

@@ -1,33 +1,46 @@
-"""DVC's page of plots in a real browser: made readable without the web, opened, and read back."""
+"""A real browser for the tests, by Playwright; and DVC's page of plots in it, made readable without the web."""
 
-import functools
 import html
 import re
 import shutil
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from playwright.sync_api import Browser, Request, Route, sync_playwright
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 CDN = "https://cdn.jsdelivr.net/npm/"
-RECORDER = """<script>
-  const record = message => document.documentElement.append(Object.assign(document.createElement("pre"),
-    {className: "recorded-error", textContent: message}));
-  addEventListener("error", event => record(event.message ?? `${event.target.src} does not load`), true);
-  addEventListener("unhandledrejection", event => record(event.reason));
-  console.error = record;
-</script>"""
-LAST_LIBRARY = '<script src="vega-embed.js"></script>'
-DRAW_SVG = '<script>const embed = vegaEmbed; vegaEmbed = (at, spec) => embed(at, spec, {renderer: "svg"});</script>'
+TIMEOUT = 60_000  # milliseconds
+# Plots as SVG, whose marks have labels; and a promise for each, that it is drawn.
+DRAW_SVG = b"""
+  const embed = vegaEmbed, drawn = [];
+  vegaEmbed = (at, spec) => { drawn.push(embed(at, spec, {renderer: "svg"})); return drawn.at(-1); };
+"""
+
+
+def no_browser() -> str | None:
+    """Why there is no browser here, or None."""
+    return None if find_browser() else f"needs one of {', '.join(PROGRAMS)}"
 
 
 def find_browser() -> str | None:
     """The path of a Chromium, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+@contextmanager
+def started() -> Iterator[Browser]:
+    """Start a Chromium without a window, whose camera is a made-up one."""
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=find_browser(), args=CAMERA) as browser,
+    ):
+        yield browser
 
 
 def libraries(page: str) -> list[str]:
@@ -36,55 +49,57 @@ def libraries(page: str) -> list[str]:
 
 
 def bring_libraries(folder: Path) -> str:
-    """Put the libraries of ``folder``'s page beside it, by npm in the same versions; have the page load these.
+    """Put the libraries of ``folder``'s page beside it, by npm in the same versions.
 
     Returns:
         Npm's error, or an empty text.
     """
-    page = (folder / "index.html").read_text()
-    command = ["npm", "pack", "--silent", *libraries(page)]
+    packages = libraries((folder / "index.html").read_text())
+    command = ["npm", "pack", "--silent", *packages]
     try:
         packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return "no answer within 120 s"
     if packed.returncode != 0:
         return packed.stderr or "npm failed"
-    for package in libraries(page):
+    for package in packages:
         name, _, version = package.partition("@")
         with tarfile.open(folder / f"{name}-{version}.tgz") as archive:
-            (folder / f"{name}.js").write_bytes(archive.extractfile(f"package/build/{name}.min.js").read())
-        page = page.replace(f"{CDN}{package}", f"{name}.js")
-    (folder / "index.html").write_text(page)
+            script = archive.extractfile(f"package/build/{name}.min.js").read()
+        (folder / package).write_bytes(script + (DRAW_SVG if name == "vega-embed" else b""))
     return ""
 
 
-def make_readable(folder: Path) -> None:
-    """Have ``folder``'s page record its errors, and draw its plots as SVG, whose marks have labels."""
-    page = (folder / "index.html").read_text()
-    page = page.replace("<head>", f"<head>{RECORDER}", 1)
-    page = page.replace(LAST_LIBRARY, LAST_LIBRARY + DRAW_SVG, 1)
-    (folder / "index.html").write_text(page)
+class Shown(NamedTuple):
+    """A page as the browser shows it."""
+
+    content: str  # the HTML that it has become
+    errors: list[str]  # of its scripts, and of what does not load
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a folder, and give its address. From files, Chromium would keep the scripts' errors from the page."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def show(browser: Browser, file: Path) -> Shown:
+    """Open a page of DVC's plots with the libraries that lie beside it, and wait until all is drawn."""
+    errors: list[str] = []
 
+    def answer(route: Route) -> None:
+        library = file.parent / route.request.url.removeprefix(CDN)
+        if library.is_file():
+            route.fulfill(path=library, content_type="text/javascript")
+        else:
+            route.abort()
 
-def open_page(browser: str, address: str) -> str:
-    """Open a page; return the HTML that it has become once its scripts have run."""
-    command = [browser, "--headless", "--no-sandbox", "--virtual-time-budget=20000", "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    def note(request: Request) -> None:
+        errors.append(f"{request.url} does not load")
 
-
-def errors(page: str) -> list[str]:
-    """The errors that an opened page recorded."""
-    return re.findall(r'class="recorded-error">(.*?)</pre>', page, re.S)
+    with browser.new_page() as page:
+        page.set_default_timeout(TIMEOUT)
+        page.route(re.compile("^https?:"), answer)
+        page.on("requestfailed", note)
+        page.goto(file.as_uri())
+        page.evaluate("typeof drawn === 'undefined' ? null : Promise.allSettled(drawn).then(() => null)")
+        errors += [f"{error.name}: {error.message}" for error in page.page_errors()]
+        errors += [message.text for message in page.console_messages() if message.type == "error"]
+        return Shown(page.content(), errors)
 
 
 def marks(page: str, *names: str) -> set[tuple[str, ...]]:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Browser, Page
 
-from benchmarks.devtools import Tab
+from helpers.browser import TIMEOUT as PATIENCE
 from helpers.pictures import drawing, encoded
 from helpers.project import Project
 
@@ -31,7 +32,6 @@ sys.argv[0] = "demo"
 runpy.run_module("src.predict.demo", run_name="__main__")
 """  # says on stderr whatever of the server would leave this machine
 TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
-READY = "document.querySelector('#bars tr') !== null"
 ANSWER = "document.querySelector('#answer').textContent"
 NOTHING = "Nothing yet."
 TIMEOUT = 60  # seconds, to end
@@ -84,21 +84,44 @@ def content_of(url: str) -> bytes:
     return base64.b64decode(url.partition(",")[2])
 
 
-def open_page(tab: Tab, page: ServedPage, **window: object) -> None:
-    """Open the page anew, and wait until it is there."""
-    tab.errors.clear()
-    tab.requests.clear()
-    tab.open("about:blank")
-    tab.open(page.address, **window)
-    tab.wait_for(READY)
+@contextmanager
+def opened(browser: Browser, page: ServedPage, **window: object) -> Iterator[Page]:
+    """Open the page in a tab of its own, and wait until it is there.
+
+    Args:
+        browser: to open it in.
+        page: to open.
+        window: arguments of Playwright's ``new_page``.
+    """
+    with browser.new_page(permissions=["camera"], **window) as tab:
+        tab.set_default_timeout(PATIENCE)
+        tab.goto(page.address)
+        tab.wait_for_selector("#bars tr")
+        yield tab
 
 
-def choose(tab: Tab, file: Path) -> str:
+def draw(tab: Page, points: list[tuple[float, float]]) -> None:
+    """Draw a line on the sheet with the mouse, through points given as shares of its width and height."""
+    box = tab.locator("#sheet").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    tab.mouse.move(*places[0])
+    tab.mouse.down()
+    for place in places[1:]:
+        tab.mouse.move(*place)
+    tab.mouse.up()
+
+
+def answer(tab: Page) -> str:
+    """Wait for the answer on the page."""
+    return tab.wait_for_function(f"{ANSWER} !== '{NOTHING}' && {ANSWER}").json_value()
+
+
+def choose(tab: Page, file: Path) -> str:
     """Choose a picture's file on the page, and wait for the answer."""
     tab.click("#clear")
-    tab.wait_for(f"{ANSWER} === '{NOTHING}'")
-    tab.choose_file("#file", file)
-    return tab.wait_for(f"{ANSWER} !== '{NOTHING}' && {ANSWER}")
+    tab.wait_for_function(f"{ANSWER} === '{NOTHING}'")
+    tab.set_input_files("#file", file)
+    return answer(tab)
 
 
 def large_photo() -> bytes:
