@@ -167,7 +167,7 @@ def memory(process: subprocess.Popen) -> float:
 
 def take_picture(address: str, program: str) -> bytes:
     """Draw a 3 on the page with the mouse, and take a picture of it: a PNG file."""
-    from playwright.sync_api import sync_playwright  # of requirements-dev.txt; the rest of this file needs it not
+    from playwright.sync_api import sync_playwright  # of requirements-dev.txt; the rest of this file does without
 
     strokes = [
         (x + radius * math.sin(angle), y - radius * math.cos(angle))
