@@ -24,5 +24,14 @@ def processor_name() -> str:
 
 
 def machine_name(machine: Machine) -> str:
-    """The processor, what is used of it, and the PyTorch that uses it: what a result's bits and seconds depend on."""
-    return f"{processor_name()}, {machine}, torch {torch.__version__}"
+    """The processor, what is used of it, and the PyTorch that uses it: what a result's bits and seconds depend on.
+
+    A processor that was kept from AVX-512 is another than one that has none, and is named so.
+    """
+    masked = machine.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2" and has_avx512()
+    return f"{processor_name()}, {machine}{' (AVX-512 masked)' * masked}, torch {torch.__version__}"
+
+
+def has_avx512() -> bool:
+    """Whether the processor has AVX-512, used or not."""
+    return bool(torch.cpu.get_capabilities().get("avx512_f"))

@@ -9,10 +9,11 @@ from helpers.project import quick_params
 
 from benchmarks import __main__ as bench
 from benchmarks import fine_tuning, rates, seed_recipe, to_accuracy
+from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, first_time, with_ratios
 from src.mnist.images import Images
 from src.mnist.manifest import Manifest
-from src.pipeline.machine import set_up_machine
+from src.pipeline.machine import Machine, set_up_machine
 
 
 def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():
@@ -43,6 +44,19 @@ def test_a_seed_that_misses_counts_as_one_that_takes_for_ever():
     assert rows["PyTorch's mnist example, median"] is None
     assert rows["fastest recipe from random against PyTorch's mnist example"] is None
     assert rows["fastest recipe from random against plain fine-tuning loop"] == 12 / 50
+
+
+@pytest.mark.parametrize(
+    ("has", "used", "named"),
+    [(True, "AVX2", "AVX2 (AVX-512 masked)"), (True, "AVX512", "AVX512"), (False, "AVX2", "AVX2")],
+)
+def test_a_processor_kept_from_avx_512_is_named_as_another_than_one_without(has, used, named, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
+
+    name = machine_name(Machine(torch.device("cpu"), torch.float32))
+
+    assert name.split(", ")[-2] == named
 
 
 def test_a_run_that_is_known_is_not_made_again(monkeypatch):
