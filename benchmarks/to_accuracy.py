@@ -73,7 +73,7 @@ def with_ratios(seconds: Mapping[str, Mapping[str, float | None]]) -> dict[str, 
         name: statistics.median_high([float("inf") if one is None else one for one in runs.values()])
         for name, runs in seconds.items()
     }
-    rows: dict[str, object] = {name + BY_SEED: dict(runs) for name, runs in seconds.items()}
+    rows: dict[str, object] = {name + BY_SEED: dict(sorted(runs.items())) for name, runs in seconds.items()}
     rows |= {f"{name}, median": finite(median) for name, median in medians.items()}
     for peer in [name for name in PEERS if name in medians]:
         ours = {name: median for name, median in medians.items() if name not in PEERS}

@@ -72,6 +72,7 @@ def test_a_run_that_is_known_is_not_made_again(monkeypatch):
 
     assert [overrides["seed"] for overrides in asked] == [3]
     assert again["seconds to 99%"]["fastest recipe from random, median"] == 7.0
+    assert list(again["seconds to 99%"]["fastest recipe from random, by seed"]) == ["1", "2", "3", "4", "5"]
 
 
 def test_the_table_has_a_column_for_each_machine_and_a_row_for_each_figure():
