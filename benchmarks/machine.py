@@ -28,10 +28,6 @@ def machine_name(machine: Machine) -> str:
 
     A processor that was kept from AVX-512 is another than one that has none, and is named so.
     """
-    masked = machine.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2" and has_avx512()
-    return f"{processor_name()}, {machine}{' (AVX-512 masked)' * masked}, torch {torch.__version__}"
-
-
-def has_avx512() -> bool:
-    """Whether the processor has AVX-512, used or not."""
-    return bool(torch.cpu.get_capabilities().get("avx512_f"))
+    has_avx512 = torch.cpu.get_capabilities().get("avx512_f", False)  # of the processor, used or not
+    masked = machine.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2" and has_avx512
+    return f"{processor_name()}, {machine}{' (AVX-512 masked)' if masked else ''}, torch {torch.__version__}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers.browser import no_browser, started
 from helpers.project import Project, make_project
 from hypothesis import settings
 
@@ -219,3 +220,12 @@ def fails() -> Callable:
             assert part in done.stderr, done.stderr
 
     return check
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser."""
+    if reason := no_browser():
+        pytest.skip(reason)
+    with started() as browser:
+        yield browser

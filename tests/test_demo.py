@@ -9,7 +9,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from helpers.browser import no_browser, started
 from helpers.page import (
     ANSWER,
     NOTHING,
@@ -49,15 +48,6 @@ def page(trained_once, tmp_path_factory):
         pytest.skip(reason)
     with served_page(trained_once, tmp_path_factory.mktemp("page") / "errors") as page:
         yield page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser."""
-    if reason := no_browser():
-        pytest.skip(reason)
-    with started() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -10,10 +10,8 @@ from helpers.browser import (
     bring_libraries,
     libraries,
     marks,
-    no_browser,
     numbers,
     show,
-    started,
 )
 from helpers.project import Project
 from PIL import Image
@@ -50,15 +48,6 @@ def plots(shown, tmp_path_factory):
     if error := bring_libraries(folder):
         pytest.skip(f"needs npm's registry, for vega: {error}")
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser."""
-    if reason := no_browser():
-        pytest.skip(reason)
-    with started() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
