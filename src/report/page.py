@@ -2,13 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from src.pipeline.params import Params
-from src.pipeline.results import SETS, TRY_AGAIN
+from src.pipeline.paths import PICTURES_DIR, SETS, TRY_AGAIN
 
-PAGE_FILE = Path("metrics/report.md")
-PICTURES_DIR = Path("metrics/report")
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 MISTAKES, RELIABILITY = "mistakes.png", "reliability.png"
 TITLES = {

@@ -1,4 +1,4 @@
-"""The files of a trained model and of its outlier head: weights, and what somebody needs who has nothing else."""
+"""The file of a trained model: its weights, and what somebody needs who has nothing else."""
 
 import hashlib
 import json
@@ -11,12 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from src.mnist.images import CLASS_NAMES, MEAN, STD
-from src.pipeline.errors import UserError, first_line
+from src.mnist.dataset import CLASS_NAMES, MEAN, STD
+from src.pipeline.process import UserError, first_line
 from src.resnet.network import build_model
-from src.resnet.outliers import OutlierHead
 
-METADATA_KEY = "mnist-resnet"  # in the files of both formats, safetensors and ONNX
+METADATA_KEY = "mnist-resnet"
 
 
 def model_metadata(image_size: int) -> dict[str, object]:
@@ -49,29 +48,11 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     Raises:
         UserError: the file is missing, damaged, or not of this project.
     """
-    with _named(path, "train"):
-        state, metadata = _read(path)
+    with as_user_error(path, "dvc repro train"):
+        state, metadata = read_tensors(path)
         model = build_model(len(metadata["class_names"]))
         model.load_state_dict(state)
     return model.eval(), metadata
-
-
-def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
-    """Read the outlier head of a model from `load_model`, written by `encode_model` with the model's `weights_hash`.
-
-    Returns:
-        The head in evaluation mode on the CPU.
-
-    Raises:
-        UserError: the file is missing, damaged, or of another model.
-    """
-    with _named(path, "outliers"):
-        state, metadata = _read(path)
-        if metadata["model_sha256"] != weights_hash(model):
-            raise ValueError("it was fitted to another model")
-        head = OutlierHead(len(state["mean"]))
-        head.load_state_dict(state)
-    return head.eval()
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -80,16 +61,18 @@ def weights_hash(module: nn.Module) -> str:
 
 
 @contextmanager
-def _named(path: Path, stage: str) -> Iterator[None]:
-    """Turn what goes wrong with a model's file into a `UserError` that names it, and the stage that writes it."""
+def as_user_error(path: Path, command: str) -> Iterator[None]:
+    """Turn what goes wrong with a model's file into a `UserError` that names it, and the command that makes one."""
     try:
         yield
     except (OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is missing or damaged: {first_line(error)}; run `dvc repro {stage}`") from error
+        missing = isinstance(error, FileNotFoundError)
+        problem = "there is no such file" if missing else f"not a file of this project ({first_line(error)})"
+        raise UserError(f"{path}: {problem}; `{command}` makes one") from error
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read the tensors and the metadata of a file, and compare its hash."""
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read the tensors and the metadata of what `encode_model` wrote, and compare its hash."""
     with safe_open(path, framework="pt") as file:
         metadata = json.loads((file.metadata() or {})[METADATA_KEY])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping

@@ -18,23 +18,25 @@ from typing import Any
 import torch
 import torchvision
 
-from src.mnist.manifest import Manifest
-from src.pipeline.dvc import project_root
-from src.pipeline.errors import first_line, is_out_of_memory
+from src.mnist.dataset import Manifest
 from src.pipeline.files import sha256, write_file
-from src.pipeline.machine import Machine
 from src.pipeline.params import Params
-from src.train.process_group import ProcessGroup
+from src.pipeline.process import first_line, imported_sources, is_out_of_memory
+from src.pipeline.project import ROOT, project_root
+from src.resnet.machine import Machine
+from src.train.processes import ProcessGroup
 
-SAVED = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
+KEPT = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size
-SOURCES = ("train", "resnet", "mnist", "pipeline")  # the packages that `train` is made of, as dvc.yaml names them
-# Of the processes, the number counts, not what starts them; the outliers come after the training.
 CPU_VARIABLES = (  # of oneDNN, under either of its names, and MKL: by these they use other instructions
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
-    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_CPU_ISA_HINTS",
+    "DNNL_CPU_ISA_HINTS",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
 )
-WITHOUT_EFFECT = {"checkpoint_minutes", "launcher", "false_positive_rate"}
+WITHOUT_EFFECT = {"checkpoint_minutes", "launcher"}  # of the processes their number counts, not what starts them
 
 
 def run_identity(params: Params, manifest: Manifest, machine: Machine, group: ProcessGroup) -> dict[str, Any]:
@@ -43,12 +45,10 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
     Raises:
         UserError: the processes of this run don't agree on it. They may be on different machines.
     """
-    root = Path(__file__).parents[1]
-    files = [file for package in SOURCES for file in sorted((root / package).glob("[!.]*.py"))]
     shared = {
         **params.model_dump(exclude=WITHOUT_EFFECT),
         **manifest.sha256,
-        **{file.relative_to(root.parent).as_posix(): sha256(file) for file in files},
+        **{file.relative_to(ROOT).as_posix(): sha256(file) for file in imported_sources()},
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
@@ -78,7 +78,7 @@ class Checkpoint:
         return time.monotonic() - self._saved_at
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write ``state`` and remove all but the last `SAVED`.
+        """Write ``state`` and remove all but the last `KEPT`.
 
         Args:
             step: how far the run is; the highest is the newest.
@@ -93,7 +93,7 @@ class Checkpoint:
         digest = hashlib.sha256(content.getbuffer()).digest()
         # The process's number keeps two that happen to do the same run from writing one file.
         write_file(self.folder / f"{step:09d}.pt", digest + content.getvalue(), suffix=f".{os.getpid()}")
-        for path in self._newest_first()[SAVED:]:
+        for path in self._newest_first()[KEPT:]:
             with contextlib.suppress(OSError):  # it is not in the way
                 path.unlink()
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dvclive import Live
 from scmrepo.exceptions import SCMError
 
-from src.pipeline.errors import UserError
 from src.pipeline.files import write_file
-from src.pipeline.results import SETS, TRAIN_CURVES_DIR, TRAIN_METRICS_DIR
-from src.resnet.metrics import Metrics
+from src.pipeline.paths import SETS, TRAIN_CURVES_DIR, TRAIN_METRICS_DIR
+from src.pipeline.process import UserError
+from src.train.trainer import Metrics
 
 
 class LiveMetrics:

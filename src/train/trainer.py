@@ -5,24 +5,58 @@ import signal
 import sys
 import time
 from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from src.mnist.images import Images
-from src.pipeline.errors import Interrupted, UserError
-from src.pipeline.machine import Machine
+from src.mnist.dataset import Images
 from src.pipeline.params import Params
+from src.pipeline.process import Interrupted, UserError
 from src.resnet.inference import inference_batch_size, predict_logits
-from src.resnet.metrics import MeanMetrics, Metrics, mean_metrics
-from src.train.batches import Batches
+from src.resnet.machine import Machine
+from src.train.batches import Batch, Batches
 from src.train.checkpoint import Checkpoint
-from src.train.process_group import ProcessGroup
+from src.train.processes import ProcessGroup
 from src.train.signals import StopSignal
-from src.train.state import TrainingState
 
-LOOK_STEPS = 20  # the loss is looked at, and so the device waited for, once in this many steps
+CHECK_EVERY = 20  # steps: the loss is looked at, and so the device waited for, once in so many
+
+
+class Metrics(NamedTuple):
+    """The mean cross-entropy per image, and the share of images whose class is right."""
+
+    loss: float
+    accuracy: float
+
+
+class MeanMetrics:
+    """Loss and accuracy over batches of any size: sums, from which `compute` gives the true means per image.
+
+    The sums stay on the device, so that adding a batch never waits for it.
+
+    Attributes:
+        totals: (3,), the sum of the losses, the number of right answers, the number of images.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        has_float64 = device.type in ("cpu", "cuda")  # not MPS, and not all of XPU
+        self.totals = torch.zeros(3, dtype=torch.float64 if has_float64 else torch.float32, device=device)
+
+    @torch.no_grad()
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add a batch: logits (N, C), labels (N,) int64. The loss is plain cross-entropy, whatever is optimised."""
+        self.totals[0] += F.cross_entropy(logits.float(), labels, reduction="sum")
+        self.totals[1] += (logits.argmax(1) == labels).sum()
+        self.totals[2] += len(labels)
+
+    def compute(self, group: ProcessGroup) -> Metrics:
+        """Compute the means over the images of all processes. Waits for the device."""
+        loss, right, images = group.all_gather(self.totals).sum(0).tolist()
+        return Metrics(loss / images, right / images)
 
 
 class Trainer:
@@ -34,15 +68,22 @@ class Trainer:
         sets: the images of ``train``, of ``test``, and of ``validation`` if there are any.
         machine: to train on.
         group: the processes that train together.
+        checkpoint: to go on from, and to keep up to date.
     """
 
     def __init__(
-        self, params: Params, model: nn.Module, sets: dict[str, Images], machine: Machine, group: ProcessGroup
+        self,
+        params: Params,
+        model: nn.Module,
+        sets: dict[str, Images],
+        machine: Machine,
+        group: ProcessGroup,
+        checkpoint: Checkpoint,
     ) -> None:
-        self._params, self._machine, self._group = params, machine, group
-        sets = {name: data.to(machine.device) for name, data in sets.items()}
-        self._batches = Batches(sets.pop("train"), params, group)
-        self._shards = {name: Images(*map(group.shard, data)) for name, data in sets.items()}
+        self._params, self._machine, self._group, self._checkpoint = params, machine, group, checkpoint
+        tensors = {name: [torch.from_numpy(part).to(machine.device) for part in data] for name, data in sets.items()}
+        self._batches = Batches(*tensors.pop("train"), params, group)
+        self._shards = {name: [group.shard(part) for part in data] for name, data in tensors.items()}
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
         self._state = TrainingState(params, model, self.total_steps, machine, group)
 
@@ -61,10 +102,9 @@ class Trainer:
         """The model that is evaluated and saved."""
         return self._state.evaluated_model
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``, if it holds anything, and keep it up to date from now on."""
-        self._checkpoint = checkpoint
-        state = self._group.broadcast(checkpoint.load() if self._group.is_main else None)
+    def resume(self) -> None:
+        """Go on from the checkpoint, if it holds anything."""
+        state = self._group.broadcast(self._checkpoint.load() if self._group.is_main else None)
         if state:
             self._state.load_state_dict(state)
             self.say(f"train: going on from step {self._state.step} of {self.total_steps}, where a run stopped")
@@ -79,8 +119,8 @@ class Trainer:
         start = time.perf_counter()
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
-        results = {"train": mean_metrics(self._group.all_gather(self._state.totals.totals).sum(0))}
-        results |= {name: self._evaluate(shard, stop) for name, shard in self._shards.items()}
+        results = {"train": self._state.totals.compute(self._group)}
+        results |= {name: self._evaluate(*shard, stop) for name, shard in self._shards.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
         self._state.end_epoch(results)
@@ -110,13 +150,13 @@ class Trainer:
                 loss = self._state.training_step(batch)
                 images += batch.size
                 bar.update(batch.size)
-                if self._state.step % LOOK_STEPS == 0:
+                if self._state.step % CHECK_EVERY == 0:
                     self._check_loss(loss.item())
                     bar.set_postfix(loss=f"{loss.item():.4f}")
-                self._heed(stop)
+                self._raise_if_stopped(stop)
         return images
 
-    def _heed(self, stop: StopSignal, *, training: bool = True) -> None:
+    def _raise_if_stopped(self, stop: StopSignal, *, training: bool = True) -> None:
         """Save where a checkpoint is due; where a stop is asked for, save and stop. In all processes together."""
         # The main process alone saves. While the run is evaluated, its state stays as it was saved.
         due = training and self._group.is_main and self._checkpoint.age > 60 * self._params.checkpoint_minutes
@@ -143,17 +183,17 @@ class Trainer:
             self._checkpoint.remove()  # to go on from it would end here again
             raise UserError(f"the loss is {loss} after step {self._state.step}; try a smaller lr")
 
-    def _evaluate(self, shard: Images, stop: StopSignal) -> Metrics:
+    def _evaluate(self, images: torch.Tensor, labels: torch.Tensor, stop: StopSignal) -> Metrics:
         """Compute the mean loss and the accuracy on the set of which each process holds a shard."""
         means = MeanMetrics(self._machine.device)
-        most = int(self._group.all_gather(torch.tensor([len(shard.labels)])).max())
+        most = int(self._group.all_gather(torch.tensor([len(labels)])).max())
         # The same number of batches for all, so that they stop together.
         count = math.ceil(most / inference_batch_size(self._params.image_size))
-        for images, labels in zip(shard.images.tensor_split(count), shard.labels.tensor_split(count), strict=True):
-            logits = predict_logits(self.evaluated_model, images, self._params.image_size, self._machine)
-            means.update(logits, labels)
-            self._heed(stop, training=False)
-        return mean_metrics(self._group.all_gather(means.totals).sum(0))
+        for some, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
+            logits = predict_logits(self.evaluated_model, some, self._params.image_size, self._machine)
+            means.update(logits, their_labels)
+            self._raise_if_stopped(stop, training=False)
+        return means.compute(self._group)
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
         parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
@@ -161,3 +201,105 @@ class Trainer:
 
     def _epoch_name(self, number: int) -> str:
         return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"
+
+
+class TrainingState:
+    """The state of a run under way.
+
+    Attributes:
+        step: how many steps are done.
+        history: for each finished epoch the metrics of each set, by its name.
+        totals: the sums of the epoch under way, of this process's images.
+    """
+
+    def __init__(
+        self, params: Params, model: nn.Module, total_steps: int, machine: Machine, group: ProcessGroup
+    ) -> None:
+        self._machine, self._group = machine, group
+        self._label_smoothing, self._ema_decay = params.label_smoothing, params.ema_decay
+        model = model.to(machine.device).to(memory_format=torch.channels_last)
+        self._model = group.convert_sync_batchnorm(model)
+        self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
+        self._optimizer = build_optimizer(params, self._model)
+        self._scheduler = build_schedule(params, self._optimizer, total_steps)
+        self.step = 0
+        self.history: list[dict[str, Metrics]] = []
+        self.totals = MeanMetrics(machine.device)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model that is evaluated and saved: the averaged one, where there is an average."""
+        return self._averaged.module if self._averaged else self._model
+
+    def training_step(self, batch: Batch) -> torch.Tensor:
+        """Take one step on this process's shard of a batch; return its loss, on the device."""
+        self._model.train()
+        with self._machine.autocast():
+            logits = self._model(batch.inputs)
+        loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self._label_smoothing)
+        # This shard's part of the mean over the whole batch; a factor of 1 for a single process.
+        weight = len(batch.labels) / batch.size
+        self._optimizer.zero_grad()
+        (loss * weight).backward()
+        self._group.add_gradients(self._model)
+        self._optimizer.step()
+        self._scheduler.step()
+        if self._averaged:
+            self._averaged.multi_avg_fn = get_ema_multi_avg_fn(average_decay(self._ema_decay, self.step))
+            self._averaged.update_parameters(self._model)
+        self.totals.update(logits, batch.labels)
+        self.step += 1
+        return loss
+
+    def end_epoch(self, results: dict[str, Metrics]) -> None:
+        """Enter an epoch's metrics into the history and start the sums anew."""
+        self.history.append(results)
+        self.totals = MeanMetrics(self._machine.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that `load_state_dict` needs to go on to the bit. All processes must call it together."""
+        return {
+            "step": self.step,
+            "history": [{name: tuple(metrics) for name, metrics in results.items()} for results in self.history],
+            "totals": self._group.all_gather(self.totals.totals),
+        } | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.step = state["step"]
+        self.history = [{name: Metrics(*metrics) for name, metrics in results.items()} for results in state["history"]]
+        self.totals.totals.copy_(state["totals"][self._group.rank])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self._model, "optimizer": self._optimizer, "scheduler": self._scheduler}
+        return parts | ({"averaged": self._averaged} if self._averaged else {})
+
+
+def build_optimizer(params: Params, model: nn.Module) -> torch.optim.Optimizer:
+    """Build Adam or AdamW over all weights, fused: a third of the time of the plain one on a CPU."""
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[params.optimizer]
+    return optimizer(model.parameters(), lr=params.lr, weight_decay=params.weight_decay, fused=True)
+
+
+def build_schedule(
+    params: Params, optimizer: torch.optim.Optimizer, total_steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Set the learning rate of each step: constant, or one cycle (Smith 2017, https://arxiv.org/abs/1708.07120)."""
+    if params.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    # Adam's beta1 stays where it is: only the rate cycles. The cycle is one step longer than the run: its last rate is
+    # a few millionths of the peak, and would change nothing.
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=params.lr, total_steps=total_steps + 1, cycle_momentum=False
+    )
+
+
+def average_decay(ema_decay: float, step: int) -> float:
+    """Compute the decay of the averaged weights at a step, counted from 0 over the whole run.
+
+    It starts small and nears ``ema_decay``, so that the first weights are soon forgotten however short the run is: the
+    rule of TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``.
+    """
+    return min(ema_decay, (1 + step) / (10 + step))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux with cgroup v2
 
@@ -35,7 +35,10 @@ class Machine(NamedTuple):
         }
 
     def __str__(self) -> str:
-        return "{device}, {precision}, {threads} threads, {instructions}".format(**self.describe())
+        plural = "s" if torch.get_num_threads() > 1 else ""
+        return "{device}, {precision}, {threads} thread{plural}, {instructions}".format(
+            **self.describe(), plural=plural
+        )
 
 
 def set_up_machine(device: str, precision: str, threads: int) -> Machine:
@@ -70,7 +73,7 @@ def _choose_device(device: str) -> torch.device:
     if device == "cpu" or (device == "auto" and (found is None or found.type == "mps" or _is_too_old(found))):
         return torch.device("cpu")
     if found is None or device not in ("auto", found.type):
-        seen = f"sees {found.type}" if found else "sees the CPU alone"
+        seen = f"finds {found.type}" if found else "finds no GPU"
         raise UserError(f"device = {device}, but PyTorch {seen} here; set device to auto or {found or 'cpu'}")
     if _is_too_old(found):
         name = torch.cuda.get_device_name(found)

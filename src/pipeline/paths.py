@@ -1,11 +1,18 @@
-"""The paths of results that several packages use. `dvc.yaml` says which stage writes each of them."""
+"""The paths of data and results that several rooms use. `dvc.yaml` says which stage writes each of them."""
 
 from pathlib import Path
 
+MANIFEST_FILE = Path("data/manifest.json")
+MNIST_DIR = Path("data/mnist")
+RAW_DIR = MNIST_DIR / "MNIST" / "raw"  # where torchvision's MNIST("data/mnist") looks
+MNIST_FILES = {  # images and labels
+    "train": (RAW_DIR / "train-images-idx3-ubyte", RAW_DIR / "train-labels-idx1-ubyte"),
+    "test": (RAW_DIR / "t10k-images-idx3-ubyte", RAW_DIR / "t10k-labels-idx1-ubyte"),
+}
+WEIGHTS_DIR = Path("data/weights")
+
 MODEL_FILE = Path("models/model.safetensors")
 RUN_FILE = Path("models/run.json")  # what a training run used: device, precision, libraries, data, weights
-OUTLIER_HEAD_FILE = Path("models/outliers.safetensors")  # what tells that an image is no digit
-ONNX_FILE = Path("models/model.onnx")
 
 TRAIN_METRICS_DIR = Path("metrics/train")  # dvclive's
 TRAIN_METRICS_FILE = TRAIN_METRICS_DIR / "metrics.json"
@@ -17,7 +24,7 @@ PREDICTIONS_FILE = Path("metrics/evaluate/predictions.csv")  # a row for each te
 CLASSES_FILE = Path("metrics/evaluate/classes.csv")  # precision, recall and F1 of each class
 CALIBRATION_FILE = Path("metrics/evaluate/calibration.csv")  # a row for each bin of confidence that holds predictions
 
-OUTLIERS_METRICS_FILE = Path("metrics/outliers/metrics.json")
-EXPORT_METRICS_FILE = Path("metrics/export/metrics.json")
+REPORT_FILE = Path("metrics/report.md")
+PICTURES_DIR = Path("metrics/report")
 
 TRY_AGAIN = "dvc repro -f download && dvc repro"  # what to type once the network is there

@@ -55,3 +55,19 @@ def encode_onnx(model: nn.Module, head: OutlierHead, metadata: dict) -> bytes:
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
     proto.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata, sort_keys=True))
     return proto.SerializeToString(deterministic=True)
+def as_convolutions(trimmed: nn.Module) -> nn.Module:
+    """Copy ``trimmed`` with a plain convolution, of the taps that are left, in place of each `TrimmedConv2d`.
+
+    The same answers, from operators that every runtime has.
+    """
+    model = copy.deepcopy(trimmed)
+    for name, module in trimmed.named_modules():
+        if isinstance(module, TrimmedConv2d):
+            channels_out, channels_in, taps, _ = module.weight.shape
+            conv = nn.Conv2d(channels_in, channels_out, taps, module.stride, padding=1 - module.taps.start, bias=False)
+            conv.weight = nn.Parameter(module.weight.detach().clone())
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, conv)
+    return model
+
+

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from src.pipeline.errors import UserError, first_line
+from src.pipeline.process import UserError, first_line
 
 FC = {"fc.weight", "fc.bias"}
 CHANNELS = (1, 3)  # that conv1 may have: grey or RGB
@@ -35,11 +35,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-            raise ValueError("it is no mapping of names to tensors")
+            raise ValueError("not a state dict")
         state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
         _check(state)
     except Exception as error:  # torch.load and safetensors raise many kinds for a wrong file
-        raise UserError(f"{path} holds no ResNet-18 weights: {first_line(error)}") from error
+        raise UserError(f"{path} can't be read as ResNet-18 weights: {first_line(error)}") from error
     return state
 
 
@@ -53,7 +53,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], conv1_init
         state: the tensors by their names.
         conv1_init: how three channels become one. ``sum`` adds up the kernels of red, green and blue, so that a grey
             image gives the response that the RGB network has to it; ``mean`` gives a third of that; ``new`` keeps
-            ``conv1`` random, as the seed recipe does. With the first two, a single channel is taken as it is.
+            ``conv1`` random, as the tutorial does. With the first two, a single channel is taken as it is.
     """
     loaded = dict(state)
     kernels = loaded.pop("conv1.weight")  # (64, 1 or 3, 7, 7)
@@ -76,7 +76,7 @@ def _check(state: Mapping[str, torch.Tensor]) -> None:
     if missing := sorted(required - state.keys()):
         raise ValueError(f"{missing[0]} is missing")
     if unexpected := sorted(state.keys() - expected.keys()):
-        raise ValueError(f"{unexpected[0]} is none of a ResNet-18's")
+        raise ValueError(f"it has the tensor {unexpected[0]}, which ResNet-18 lacks: another architecture?")
     for name, tensor in state.items():
         shapes = {expected[name]}
         if name == "conv1.weight":
@@ -84,4 +84,4 @@ def _check(state: Mapping[str, torch.Tensor]) -> None:
         if tuple(tensor.shape) not in shapes:
             raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {' or '.join(map(str, sorted(shapes)))}")
         if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ValueError(f"{name} holds what is no finite number")
+            raise ValueError(f"{name} contains NaN, infinity or integers")

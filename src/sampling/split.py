@@ -1,17 +1,17 @@
 """The three sets of images: what is trained on, what is held out for validation, and the test set."""
 
+import numpy as np
 import torch
 
-from src.mnist.images import Images, load_test_images, load_training_images
-from src.mnist.manifest import Manifest
-from src.pipeline.errors import UserError
-from src.pipeline.seeding import make_generator
+from src.mnist.dataset import Images, Manifest, load_images
+from src.pipeline.process import UserError
+from src.sampling.seeding import make_generator
 
 
 def load_sets(manifest: Manifest, validation_size: float) -> dict[str, Images]:
     """Load the sets ``train``, ``validation`` (where anything is held out) and ``test``."""
-    train, validation = split_validation(load_training_images(manifest), validation_size)
-    sets = {"train": train, "validation": validation, "test": load_test_images(manifest)}
+    train, validation = split_validation(load_images(manifest, "train"), validation_size)
+    sets = {"train": train, "validation": validation, "test": load_images(manifest, "test")}
     return {name: data for name, data in sets.items() if data is not None}
 
 
@@ -33,12 +33,12 @@ def split_validation(data: Images, validation_size: float) -> tuple[Images, Imag
     if validation_size == 0:
         return data, None
     total, count = len(data.labels), round(validation_size * len(data.labels))
-    shuffled = torch.randperm(total, generator=make_generator(0, "validation"))
-    by_class = shuffled[data.labels[shuffled].argsort(stable=True)]
-    shares = torch.arange(total + 1) * count // total  # systematic sampling: every so many images one is held out
-    held_out = torch.zeros(total, dtype=torch.bool)
-    held_out[by_class] = shares.diff() > 0
+    shuffled = torch.randperm(total, generator=make_generator(0, "validation")).numpy()
+    by_class = shuffled[data.labels[shuffled].argsort(kind="stable")]
+    shares = np.arange(total + 1) * count // total  # systematic sampling: every so many images one is held out
+    held_out = np.zeros(total, bool)
+    held_out[by_class] = np.diff(shares) > 0
     train, validation = (Images(data.images[part], data.labels[part]) for part in (~held_out, held_out))
-    if not torch.equal(train.labels.unique(), validation.labels.unique()):
+    if not np.array_equal(np.unique(train.labels), np.unique(validation.labels)):
         raise UserError(f"validation_size = {validation_size} is too small for {total} images")
     return train, validation

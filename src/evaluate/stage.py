@@ -1,0 +1,106 @@
+"""Stage ``evaluate``: how the trained model does on the test set, in figures and tables."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import precision_recall_fscore_support
+
+from src.mnist.dataset import load_images, load_manifest
+from src.pipeline.files import write_json, write_table
+from src.pipeline.params import load_params
+from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
+from src.resnet.inference import predict_logits
+from src.resnet.machine import set_up_machine
+from src.resnet.model_file import load_model
+from src.resnet.network import trim
+
+BINS = 15  # of the calibration table, as in Guo et al. 2017
+
+
+def main() -> None:
+    params = load_params()
+    machine = set_up_machine(params.device, params.precision, params.threads)
+
+    # Load the model and the test images.
+    model, metadata = load_model(MODEL_FILE)
+    class_names, image_size = metadata["class_names"], metadata["image_size"]
+    model = trim(model, image_size).to(machine.device).to(memory_format=torch.channels_last)
+    images, actual = load_images(load_manifest(), "test")
+
+    # Predict.
+    logits = predict_logits(model, torch.from_numpy(images), image_size, machine).cpu()
+    confidences, predicted = (tensor.numpy() for tensor in logits.double().softmax(1).max(1))
+
+    # Compare with the truth.
+    right = predicted == actual
+    calibration = calibration_table(confidences, right)
+    test = {
+        "loss": F.cross_entropy(logits, torch.from_numpy(actual), reduction="sum").item() / len(actual),
+        "accuracy": float(right.mean()),
+        "errors": int((~right).sum()),
+        "images": len(actual),
+        "calibration_error": expected_calibration_error(calibration),
+    }
+
+    # Save.
+    write_json(EVALUATE_METRICS_FILE, {"test": test})
+    write_table(CLASSES_FILE, class_table(actual, predicted, class_names))
+    write_table(CALIBRATION_FILE, calibration)
+    write_table(PREDICTIONS_FILE, prediction_table(actual, predicted, confidences, class_names))
+    print(f"evaluate: {test['errors']} errors in {test['images']:,} test images, accuracy {test['accuracy']:.2%}")
+
+
+def class_table(actual: np.ndarray, predicted: np.ndarray, class_names: list[str]) -> list[dict[str, str | float]]:
+    """Give a row for each class: its precision, recall and F1, 0 where it was never predicted."""
+    labels = range(len(class_names))
+    *scores, _ = precision_recall_fscore_support(actual, predicted, labels=labels, zero_division=0)
+    return [
+        {"class": name, "precision": float(precision), "recall": float(recall), "f1": float(f1)}
+        for name, precision, recall, f1 in zip(class_names, *scores, strict=True)
+    ]
+
+
+def prediction_table(
+    actual: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, class_names: list[str]
+) -> list[dict[str, str]]:
+    """Give a row for each test image, in order, under the names that DVC's confusion template takes."""
+    return [
+        {"actual": class_names[truth], "predicted": class_names[guess], "confidence": f"{confidence:.6f}"}
+        for truth, guess, confidence in zip(actual, predicted, confidences, strict=True)
+    ]
+
+
+def calibration_table(confidences: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
+    """Count predictions in `BINS` equal-width bins of their confidence; bin m holds ((m - 1) / BINS, m / BINS].
+
+    How far a confidence can be trusted: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+
+    Args:
+        confidences: (N,) float64, the probability of the predicted class, in (0, 1].
+        right: (N,) bool, whether the predicted class is the true one.
+
+    Returns:
+        A row for each bin that is not empty: its limits, how many predictions it holds, their mean confidence, and the
+        share that is right.
+    """
+    bins = np.ceil(confidences * BINS).astype(int) - 1
+    rows = []
+    for number in np.unique(bins):
+        inside = bins == number
+        rows.append(
+            {
+                "from": number / BINS,
+                "to": (number + 1) / BINS,
+                "images": int(inside.sum()),
+                "confidence": float(confidences[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+        )
+    return rows
+
+
+def expected_calibration_error(table: list[dict[str, float]]) -> float:
+    """Average |accuracy - confidence| over the bins, each weighted by its number of predictions."""
+    images = np.array([row["images"] for row in table])
+    gaps = np.array([abs(row["accuracy"] - row["confidence"]) for row in table])
+    return float((gaps * images).sum() / images.sum())

@@ -1,0 +1,78 @@
+"""Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.mnist.dataset import CLASS_NAMES, load_images, load_manifest
+from src.pipeline.files import read_columns, read_json, write_file
+from src.pipeline.params import load_params
+from src.pipeline.paths import (
+    CALIBRATION_FILE,
+    CLASSES_FILE,
+    EVALUATE_METRICS_FILE,
+    PICTURES_DIR,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SETS,
+    TRAIN_CURVES_DIR,
+    TRAIN_METRICS_FILE,
+)
+from src.pipeline.process import UserError
+from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
+from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
+
+
+def main() -> None:
+    # Load what the other stages left.
+    params = load_params()
+    train, test = read_json(TRAIN_METRICS_FILE), read_json(EVALUATE_METRICS_FILE)["test"]
+    run = read_json(RUN_FILE)
+    classes = load_table(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
+    bins = load_table(CALIBRATION_FILE, dict.fromkeys(("from", "to", "images", "confidence", "accuracy"), float))
+    bins = {name: np.array(values) for name, values in bins.items()}
+    actual, predicted, confidences = load_predictions()
+    images, _ = load_images(load_manifest(), "test")
+
+    # Draw.
+    pictures = {
+        CURVES: learning_curves(load_curves("loss"), load_curves("accuracy")),
+        CONFUSION: confusion_matrix(actual, predicted, CLASS_NAMES),
+        MISTAKES: most_confident_mistakes(images, actual, predicted, confidences, CLASS_NAMES),
+        RELIABILITY: reliability_diagram(bins, test["calibration_error"]),
+    }
+
+    # Save.
+    for name, picture in pictures.items():
+        write_file(PICTURES_DIR / name, picture)
+    write_file(REPORT_FILE, write_page(params, train, test, run, classes).encode())
+    print(f"report: {REPORT_FILE}, its pictures in {PICTURES_DIR}")
+
+
+def load_curves(metric: str) -> dict[str, list[float]]:
+    """Read ``loss`` or ``accuracy`` after each epoch, of each set that the run had."""
+    curves = {name: load_table(TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float}) for name in SETS}
+    return {name: columns[metric] for name, columns in curves.items() if columns[metric]}
+
+
+def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read of each test image the true class, the predicted one, both (N,) int, and the latter's probability (N,)."""
+    index = CLASS_NAMES.index
+    columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
+    return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])
+
+
+def load_table(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, list]:
+    """Read columns of a table, by what makes a value of a cell.
+
+    Raises:
+        UserError: the table or a column is missing, or a cell is not what it should be.
+    """
+    columns = read_columns(path)
+    try:
+        return {name: [parse(cell) for cell in columns[name]] for name, parse in parsers.items()}
+    except (LookupError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error

@@ -1,0 +1,91 @@
+"""Stage ``train``: fine-tune ResNet-18 on MNIST, and record loss and accuracy of each epoch."""
+
+import platform
+
+import torch
+import torchvision
+from torch import nn
+
+from src.mnist.dataset import CLASS_NAMES, Manifest, load_manifest
+from src.pipeline.files import write_file, write_json
+from src.pipeline.params import Params, load_params
+from src.pipeline.paths import MODEL_FILE, RUN_FILE, TRAIN_METRICS_DIR
+from src.resnet.machine import Machine, set_up_machine
+from src.resnet.model_file import encode_model, model_metadata
+from src.resnet.network import build_model, trim, untrim
+from src.sampling.seeding import derive_seed
+from src.sampling.split import load_sets
+from src.train.checkpoint import Checkpoint, run_identity
+from src.train.live import open_live
+from src.train.processes import process_group
+from src.train.signals import StopSignal
+from src.train.trainer import Trainer
+from src.weights.initial_weights import load_weights, read_weights
+
+
+def main() -> None:
+    params, manifest = load_params(), load_manifest()
+    machine = set_up_machine(params.device, params.precision, params.threads)
+    with StopSignal() as stop, process_group(machine.device) as group:
+        # Load the images and the initial weights.
+        sets = load_sets(manifest, params.validation_size)
+        untrimmed = initial_model(params, manifest)
+
+        # Build what trains them, and go on where an earlier run of the same stopped.
+        checkpoint = Checkpoint(run_identity(params, manifest, machine, group))
+        trainer = Trainer(params, trim(untrimmed, params.image_size), sets, machine, group, checkpoint)
+        trainer.say(
+            f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
+            f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps on {machine}"
+        )
+        trainer.resume()
+
+        # Train epoch by epoch, the curves written as it goes.
+        with open_live(writes=group.is_main) as live:
+            for results in trainer.history:
+                live.log_epoch(results)
+            while not trainer.done:
+                live.log_epoch(trainer.run_epoch(stop))
+            live.log_run(
+                training_images=len(sets["train"].labels),
+                dataset=manifest.dataset,
+                initial_weights=manifest.initial_weights,
+            )
+
+        # Save the model, and what the run used.
+        if group.is_main:
+            model = untrim(trainer.evaluated_model, untrimmed)
+            write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
+            write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
+            checkpoint.remove()
+        trainer.say(f"train: the model is in {MODEL_FILE}, its metrics in {TRAIN_METRICS_DIR}")
+
+
+def initial_model(params: Params, manifest: Manifest) -> nn.Module:
+    """Build ResNet-18 as training starts it: from the manifest's weights, and for the rest from the seed alone.
+
+    Raises:
+        UserError: the weights' file is not the downloaded one, or holds no ResNet-18.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(params.seed, "model"))
+        model = build_model(len(CLASS_NAMES))
+    if manifest.weights_file:
+        manifest.check(manifest.weights_file)
+        load_weights(model, read_weights(manifest.weights_file), params.conv1_init)
+    return model
+
+
+def describe_run(manifest: Manifest, machine: Machine, processes: int) -> dict[str, str | int]:
+    """Say what the run used, where ``params.yaml`` says only what it was asked for."""
+    weights = manifest.weights_file
+    return {
+        **machine.describe(),
+        "processes": processes,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "dataset": manifest.dataset,
+        "initial_weights": manifest.initial_weights,
+        "initial_weights_sha256": manifest.sha256[weights.as_posix()] if weights else "none",
+    }
