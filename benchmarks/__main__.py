@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from benchmarks.column import add_arguments, load_results
-from src.pipeline.machine import set_up_machine
+from src.resnet.machine import set_up_machine
 from src.pipeline.params import load_params
 from src.pipeline.process import exit_on_user_error
 

@@ -13,9 +13,9 @@ from benchmarks.machine import machine_name
 from benchmarks.rates import measure_rates
 from benchmarks.to_accuracy import measure_times
 from benchmarks.workflow import measure_set_up, measure_workflow
-from src.mnist.manifest import load_manifest
+from src.mnist.dataset import load_manifest
 from src.pipeline.files import write_json
-from src.pipeline.machine import set_up_machine
+from src.resnet.machine import set_up_machine
 from src.pipeline.params import Params, load_params
 from src.pipeline.process import exit_on_user_error
 

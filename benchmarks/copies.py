@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.params import PARAMS_FILE
 
 ENVIRONMENT = os.environ | {

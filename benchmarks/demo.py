@@ -29,7 +29,7 @@ from benchmarks.pictures import marker, md5
 from src.download.sample import read_digits
 from src.pipeline.files import write_file, write_json
 from src.pipeline.process import exit_on_user_error
-from src.pipeline.results import MODEL_FILE
+from src.pipeline.paths import MODEL_FILE
 
 RESULTS_FILE, PICTURE_FILE = Path("benchmarks/demo.json"), Path("docs/demo.png")
 DRAWINGS, CLIENTS, SECONDS = 200, 10, 60.0
@@ -80,14 +80,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for which the clients ask (%(default)s)")
     parser.add_argument("--picture", action="store_true", help=f"take {PICTURE_FILE}, with a headless Chromium")
     parser.add_argument("--browser", default="chromium", help="the program that takes it (%(default)s)")
-    parser.add_argument("server", nargs="*", help="options of src.predict.demo, after --")
+    parser.add_argument("server", nargs="*", help="options of src.reader.page, after --")
     return parser.parse_args()
 
 
 @contextmanager
 def serving(options: list[str]) -> Iterator[tuple[str, subprocess.Popen]]:
     """Start the server on any port; give its address and its process."""
-    command = [sys.executable, "-m", "src.predict.demo", "--port", "0", *options]
+    command = [sys.executable, "-m", "src.reader.page", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 
 from benchmarks.seed_recipe import Digits, accuracy
-from src.mnist.images import SIDE, load_test_images, load_training_images
-from src.mnist.manifest import Manifest, load_manifest
-from src.resnet.weights import read_weights
+from src.mnist.dataset import SIDE, load_test_images, load_training_images
+from src.mnist.dataset import Manifest, load_manifest
+from src.weights.initial_weights import read_weights
 
 EPOCHS = 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from src.pipeline.machine import Machine
+from src.resnet.machine import Machine
 
 
 def processor_name() -> str:

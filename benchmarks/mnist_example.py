@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.seed_recipe import Digits, accuracy
-from src.mnist.images import SIDE, load_test_images, load_training_images
-from src.mnist.manifest import load_manifest
+from src.mnist.dataset import SIDE, load_test_images, load_training_images
+from src.mnist.dataset import load_manifest
 
 EPOCHS = 14
 

@@ -13,7 +13,7 @@ from skimage.data import lfw_subset
 from sklearn.datasets import load_sample_images
 
 from benchmarks.scenes import BICUBIC, marker, on_paper, photographed, sheet
-from src.outliers.drawings import LETTERS
+from src.reader.outliers.drawings import LETTERS
 
 FONTS = (
     "STIXGeneral.ttf",

@@ -25,11 +25,11 @@ from sklearn.datasets import load_digits
 
 from benchmarks.no_digits import NO_DIGIT
 from benchmarks.scenes import BICUBIC, KINDS, marker
-from src.mnist.images import load_test_images
-from src.mnist.manifest import load_manifest
+from src.mnist.dataset import load_test_images
+from src.mnist.dataset import load_manifest
 from src.pipeline.files import write_json
 from src.pipeline.process import exit_on_user_error
-from src.pipeline.results import MODEL_FILE, OUTLIER_HEAD_FILE
+from src.pipeline.paths import MODEL_FILE, OUTLIER_HEAD_FILE
 
 RESULTS_FILE = Path("benchmarks/pictures.json")
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's

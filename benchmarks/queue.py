@@ -13,7 +13,7 @@ from typing import NamedTuple
 import dvc.api
 
 from benchmarks.recipes import parameters
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.params import PARAMS_FILE, Params
 
 POLL_SECONDS, PATIENCE = 2.0, 10

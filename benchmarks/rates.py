@@ -13,20 +13,20 @@ import torch
 from torch import nn
 
 from benchmarks import seed_recipe
-from src.export.translation import encode_onnx
-from src.mnist.images import Images, load_test_images, load_training_images
-from src.mnist.manifest import Manifest
-from src.pipeline.machine import Machine, set_up_machine
+from src.reader.export.translation import encode_onnx
+from src.mnist.dataset import Images, load_test_images, load_training_images
+from src.mnist.dataset import Manifest
+from src.resnet.machine import Machine, set_up_machine
 from src.pipeline.params import Params
 from src.resnet.inference import predict_logits
 from src.resnet.model_file import model_metadata
-from src.resnet.onnx_model import OnnxClassifier
-from src.resnet.outliers import OutlierHead, logits_and_features
-from src.resnet.trim import TrimmedConv2d, trim
+from src.reader.export.onnx_classifier import OnnxClassifier
+from src.reader.head.outlier_head import OutlierHead, logits_and_features
+from src.resnet.network import TrimmedConv2d, trim
 from src.train.batches import Batches
-from src.train.initial import initial_model
-from src.train.process_group import ProcessGroup
-from src.train.state import TrainingState
+from src.train.stage import initial_model
+from src.train.processes import ProcessGroup
+from src.train.trainer import TrainingState
 
 SEED_SETTINGS = {
     "image_size": 224, "batch_size": 16, "lr": 0.001, "schedule": "constant", "augment": False, "ema_decay": 0.0,

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import resnet18
 
-from src.mnist.images import Images
+from src.mnist.dataset import Images
 
 BATCH_SIZE = 16
 

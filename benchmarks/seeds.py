@@ -21,7 +21,7 @@ from benchmarks.machine import machine_name
 from benchmarks.queue import Experiment
 from benchmarks.recipes import RECIPES, parameters
 from src.pipeline.files import write_file, write_json
-from src.pipeline.machine import set_up_machine
+from src.resnet.machine import set_up_machine
 from src.pipeline.params import Params, load_params
 from src.pipeline.process import exit_on_user_error
 from src.report.figures import BLUE, STYLE, VERMILION, encode_png

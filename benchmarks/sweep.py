@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from benchmarks.machine import machine_name
 from benchmarks.queue import Experiment
 from benchmarks.recipes import NO_PART_OF_A_RECIPE, changes, parameters
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.files import write_json
-from src.pipeline.machine import set_up_machine
+from src.resnet.machine import set_up_machine
 from src.pipeline.params import Params, load_params
 from src.pipeline.process import exit_on_user_error
-from src.pipeline.results import TRAIN_CURVES_DIR
+from src.pipeline.paths import TRAIN_CURVES_DIR
 
 RESULTS_FILE = Path("benchmarks/sweep.json")
 HELD_OUT = 1 / 6  # of the training images: 10,000

@@ -130,7 +130,7 @@ def seconds_of_the_defaults() -> dict[str, float]:
 
 def last_lines() -> str:
     """What ``make repro`` ends with, by the command itself."""
-    return f"```text\n{run(sys.executable, '-m', 'src.report.summary').strip()}\n```"
+    return f"```text\n{run(sys.executable, '-m', 'src.summary').strip()}\n```"
 
 
 def graph() -> str:
@@ -210,7 +210,7 @@ def pictures() -> str:
 
 
 def formats() -> str:
-    from src.predict.picture import FORMATS
+    from src.reader.picture import FORMATS
 
     *names, last = FORMATS
     return f"{', '.join(names)} and {last}"

@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers.project import quick_params
 
-from src.mnist.images import Images
-from src.pipeline.errors import UserError
-from src.pipeline.seeding import derive_seed, make_generator
+from src.mnist.dataset import Images
+from src.pipeline.process import UserError
+from src.sampling.seeding import derive_seed, make_generator
 from src.train.batches import Batches
-from src.train.process_group import ProcessGroup
+from src.train.processes import ProcessGroup
 
 GREY_LEVEL = 1 / 255 / 0.3081  # the least difference of two pixels, in what the network sees
 

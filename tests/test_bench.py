@@ -11,9 +11,9 @@ from benchmarks import __main__ as bench
 from benchmarks import fine_tuning, rates, seed_recipe, to_accuracy
 from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, first_time, with_ratios
-from src.mnist.images import Images
-from src.mnist.manifest import Manifest
-from src.pipeline.machine import Machine, set_up_machine
+from src.mnist.dataset import Images
+from src.mnist.dataset import Manifest
+from src.resnet.machine import Machine, set_up_machine
 
 
 def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():

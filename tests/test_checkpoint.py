@@ -15,10 +15,10 @@ from helpers.project import QUICK, ROOT, quick_params
 from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE
 from helpers.values import OTHER_VALUES
 
-from src.pipeline.errors import UserError
-from src.pipeline.machine import Machine
+from src.pipeline.process import UserError
+from src.resnet.machine import Machine
 from src.train.checkpoint import DIGEST_SIZE, WITHOUT_EFFECT, Checkpoint, run_identity
-from src.train.process_group import ProcessGroup
+from src.train.processes import ProcessGroup
 
 
 @pytest.fixture(autouse=True)

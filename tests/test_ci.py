@@ -56,7 +56,7 @@ def test_make_repro_ends_with_where_the_results_are_and_what_comes_next(trained)
 def test_make_repro_ends_with_what_it_had_to_do_without(trained):
     trained.set_params(weights="imagenet")  # and a run from random weights
 
-    output = trained.run("python", "-m", "src.report.summary").stdout
+    output = trained.run("python", "-m", "src.summary").stdout
 
     assert (
         "missing  The ImageNet weights could not be downloaded. Once the network is there: "

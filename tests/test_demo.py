@@ -1,4 +1,4 @@
-"""The page to draw digits on: ``python -m src.predict.demo``, in a real browser and by its API."""
+"""The page to draw digits on: ``python -m src.reader.page``, in a real browser and by its API."""
 
 import io
 import math
@@ -25,11 +25,11 @@ from helpers.page import (
 from helpers.pictures import drawing, encoded, huge
 from PIL import Image
 
-from src.pipeline.errors import UserError
-from src.pipeline.machine import Machine
+from src.pipeline.process import UserError
+from src.resnet.machine import Machine
 from src.predict import demo
-from src.predict.picture import read_grey
-from src.predict.reader import load_classifier, read_digits
+from src.reader.picture import read_grey
+from src.reader.recognise import load_classifier, read_digits
 
 ONE = [(0.5, 0.2 + 0.06 * step) for step in range(11)]
 ZERO = [(0.5 + 0.2 * math.sin(angle), 0.5 - 0.3 * math.cos(angle)) for angle in np.linspace(0, 2 * math.pi, 20)]
@@ -267,7 +267,7 @@ def test_a_missing_model_is_a_clear_line(project, fails):
     if reason := needs_gradio():
         pytest.skip(reason)
 
-    done = project.run("python", "-m", "src.predict.demo", ok=False)
+    done = project.run("python", "-m", "src.reader.page", ok=False)
 
     fails(done, "models/model.onnx", "dvc repro")
 

@@ -15,15 +15,15 @@ from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE, StopAt, small_model, 
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 
-from src.mnist.images import Images
-from src.pipeline.errors import UserError
-from src.resnet.trim import trim
+from src.mnist.dataset import Images
+from src.pipeline.process import UserError
+from src.resnet.network import trim
 from src.train.batches import Batches
 from src.train.checkpoint import Checkpoint
-from src.train.initial import initial_model
-from src.train.process_group import ProcessGroup, process_group
-from src.train.state import TrainingState
-from src.train.sync_batchnorm import SyncBatchNorm2d
+from src.train.stage import initial_model
+from src.train.processes import ProcessGroup, process_group
+from src.train.trainer import TrainingState
+from src.train.processes import SyncBatchNorm2d
 from src.train.trainer import Trainer
 
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m"

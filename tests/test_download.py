@@ -25,11 +25,11 @@ from src.download.fetch import FetchError, fetch
 from src.download.reach import CONNECT_TIMEOUT, REACH_TIMEOUT, reach
 from src.download.sample import sample_files
 from src.download.sources import resolve
-from src.mnist.images import load_test_images, load_training_images
-from src.mnist.manifest import load_manifest
-from src.pipeline.errors import UserError
+from src.mnist.dataset import load_test_images, load_training_images
+from src.mnist.dataset import load_manifest
+from src.pipeline.process import UserError
 from src.pipeline.files import sha256
-from src.train.initial import initial_model
+from src.train.stage import initial_model
 
 CONTENT = bytes(range(256)) * 1000
 KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

@@ -7,7 +7,7 @@ import time
 import pytest
 from helpers.project import Project, stages_run
 
-from src.pipeline.results import SETS
+from src.pipeline.paths import SETS
 
 
 def restored(output: str) -> list[str]:

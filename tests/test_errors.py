@@ -24,7 +24,7 @@ OUT_OF_MEMORY = {  # by where: PyTorch's words, or Python's
     "Python": "MemoryError()",
 }
 PROGRAM = """
-from src.pipeline.errors import Interrupted, UserError
+from src.pipeline.process import Interrupted, UserError
 from src.pipeline.process import exit_on_user_error, run_and_exit
 
 @exit_on_user_error

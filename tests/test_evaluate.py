@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.evaluate.__main__ import class_table, prediction_table
-from src.evaluate.calibration import calibration_table, expected_calibration_error
+from src.evaluate.stage import class_table, prediction_table
+from src.evaluate.stage import calibration_table, expected_calibration_error
 
 PREDICTIONS = st.tuples(st.floats(0.1, 1), st.booleans())  # the confidence, and whether it was right
 

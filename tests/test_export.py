@@ -13,14 +13,14 @@ import torch
 from helpers.project import ROOT
 
 from src.export import __main__ as export
-from src.export.translation import encode_onnx
-from src.mnist.inputs import to_input
-from src.pipeline.errors import UserError
+from src.reader.export.translation import encode_onnx
+from src.resnet.inference import to_input
+from src.pipeline.process import UserError
 from src.resnet.inference import Answers
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
-from src.resnet.onnx_model import OnnxClassifier
-from src.resnet.outliers import OutlierHead, logits_and_features
+from src.reader.export.onnx_classifier import OnnxClassifier
+from src.reader.head.outlier_head import OutlierHead, logits_and_features
 
 TOLERANCE = 1e-3  # of a logit: thousands of times float32's rounding, and far below what changes a prediction
 

@@ -22,17 +22,17 @@ from helpers.project import Project, make_project, needs_posix, slow
 from helpers.training import MACHINE, StopAt, small_model, small_params, small_sets
 from torchvision.models import resnet18
 
-from src.mnist.images import load_test_images
-from src.mnist.manifest import Manifest, load_manifest
-from src.pipeline.errors import Interrupted, UserError
+from src.mnist.dataset import load_test_images
+from src.mnist.dataset import Manifest, load_manifest
+from src.pipeline.process import Interrupted, UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model
 from src.resnet.network import build_model
-from src.resnet.weights import load_weights, read_weights
+from src.weights.initial_weights import load_weights, read_weights
 from src.train.checkpoint import Checkpoint
-from src.train.process_group import ProcessGroup
+from src.train.processes import ProcessGroup
 from src.train.signals import StopSignal
-from src.train.state import TrainingState
+from src.train.trainer import TrainingState
 from src.train.trainer import Trainer
 
 pytestmark = needs_posix

@@ -7,7 +7,7 @@ import pytest
 from helpers.colours import LEAST_OF_GRAPHICS, LEAST_OF_TEXT, contrast
 from PIL import Image
 
-from src.mnist.images import CLASS_NAMES
+from src.mnist.dataset import CLASS_NAMES
 from src.report import figures
 
 PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.files import read_columns, read_json, sha256, write_file, write_json, write_table
 
 

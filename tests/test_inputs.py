@@ -6,9 +6,9 @@ import pytest
 import torch
 from helpers.project import quick_params
 
-from src.mnist.inputs import BUMPS, Warp, displacement, to_input
-from src.pipeline.seeding import make_generator
-from src.train.augmentation import random_affine, random_warp
+from src.resnet.inference import BUMPS, Warp, displacement, to_input
+from src.sampling.seeding import make_generator
+from src.train.batches import random_affine, random_warp
 
 GREY_LEVEL = 1 / 255 / 0.3081  # the least difference of two pixels, in what the network sees
 ROUNDING = 1e-6  # of float32 numbers of about 1, whose own is 6e-8

@@ -12,8 +12,8 @@ from helpers.project import ROOT
 from torch import nn
 
 from src.pipeline import machine
-from src.pipeline.errors import UserError
-from src.pipeline.machine import Machine, set_up_machine
+from src.pipeline.process import UserError
+from src.resnet.machine import Machine, set_up_machine
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +275,7 @@ def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
 def test_what_cannot_be_done_deterministically_is_said_once():
     program = (  # max_unpool2d stands in for what a GPU has no deterministic kernel for: the CPU has none for this
         "import torch\n"
-        "from src.pipeline.machine import set_up_machine\n"
+        "from src.resnet.machine import set_up_machine\n"
         "set_up_machine('cpu', 'fp32', 1)\n"
         "for _ in range(3): torch.nn.functional.max_unpool2d(torch.ones(1, 1, 1), torch.zeros(1, 1, 1).long(), 2)\n"
     )
@@ -319,7 +319,7 @@ def test_a_containers_quota_of_processors_counts(sees, monkeypatch, tmp_path, co
 def test_no_variable_makes_fp32_less_exact_or_cublas_less_than_deterministic(variable):
     program = (
         "from src.pipeline.process import before_imports; before_imports();"  # as a stage begins
-        "import os, torch; from src.pipeline.machine import set_up_machine; set_up_machine('cpu', 'fp32', 1);"
+        "import os, torch; from src.resnet.machine import set_up_machine; set_up_machine('cpu', 'fp32', 1);"
         "print(torch.backends.cuda.matmul.allow_tf32, os.environ['CUBLAS_WORKSPACE_CONFIG']);"
         "torch.nn.functional.conv2d(torch.randn(8, 8, 32, 32), torch.randn(8, 8, 3, 3))"
     )

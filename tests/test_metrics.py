@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.mnist.inputs import to_input
-from src.pipeline.errors import UserError
-from src.pipeline.machine import Machine
+from src.resnet.inference import to_input
+from src.pipeline.process import UserError
+from src.resnet.machine import Machine
 from src.resnet.inference import Classifier, inference_batch_size, predict_logits
-from src.resnet.metrics import MeanMetrics, mean_metrics
+from src.train.trainer import MeanMetrics, mean_metrics
 from src.resnet.model_file import encode_model, model_metadata
 from src.resnet.network import build_model
-from src.resnet.trim import trim
+from src.resnet.network import trim
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 SUM_ROUNDING = 1e-6  # relative, of a sum of ten float32 numbers, each rounded to 6e-8

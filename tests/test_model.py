@@ -8,11 +8,11 @@ from helpers.project import quick_params
 from helpers.published import made_up
 from helpers.training import FROM_RANDOM_WEIGHTS, differences
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model, model_metadata
 from src.resnet.network import build_model
-from src.train.initial import initial_model
+from src.train.stage import initial_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from helpers.project import quick_params
 from torch import nn
 
-from src.train.optimizer import average_decay, build_optimizer, build_schedule
+from src.train.trainer import average_decay, build_optimizer, build_schedule
 
 
 def settings(steps, name, **values) -> list:

@@ -9,18 +9,18 @@ import torch
 from helpers.project import needs_posix
 from helpers.training import MACHINE
 
-from src.mnist.images import SIDE
-from src.mnist.inputs import to_input
+from src.mnist.dataset import SIDE
+from src.resnet.inference import to_input
 from src.outliers import __main__ as stage
-from src.outliers.__main__ import FONTS, OTHER_FONTS, OUTLIERS
-from src.outliers.drawings import KINDS, LETTERS, SIGNS, draw
-from src.outliers.fitting import fit_head, set_threshold
-from src.outliers.materials import Materials, load_fonts
-from src.pipeline.errors import UserError
+from src.reader.outliers.stage import FONTS, OTHER_FONTS, OUTLIERS
+from src.reader.outliers.drawings import KINDS, LETTERS, SIGNS, draw
+from src.reader.outliers.fitting import fit_head, set_threshold
+from src.reader.outliers.materials import Materials, load_fonts
+from src.pipeline.process import UserError
 from src.resnet.model_file import encode_model, load_model, load_outlier_head, model_metadata, weights_hash
 from src.resnet.network import build_model
-from src.resnet.outliers import OutlierHead, logits_and_features
-from src.resnet.trim import trim
+from src.reader.head.outlier_head import OutlierHead, logits_and_features
+from src.resnet.network import trim
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from helpers.project import QUICK, quick_params
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.params import Params, load_params
 
 in_one_folder = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -34,13 +34,13 @@ from helpers.project import ROOT, Project, needs_posix
 from PIL import Image, ImageDraw
 
 from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
-from src.mnist.form import to_form
-from src.mnist.images import load_test_images
-from src.mnist.manifest import load_manifest
-from src.predict.ink import guess_ground, guess_strokes
-from src.predict.picture import read_grey
-from src.predict.reader import EMPTY, read_digits
-from src.predict.strokes import thicken
+from src.reader.outliers.mnist_style import to_form
+from src.mnist.dataset import load_test_images
+from src.mnist.dataset import load_manifest
+from src.reader.ink import guess_ground, guess_strokes
+from src.reader.picture import read_grey
+from src.reader.recognise import EMPTY, read_digits
+from src.reader.strokes import thicken
 
 ORIENTATIONS = {  # EXIF's, each with what a picture of it looks like before it is turned as it says
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -534,12 +534,12 @@ def test_where_the_ink_is_hard_to_find_a_score_just_below_its_threshold_is_enoug
             return super().answers(images)._replace(outlier_scores=torch.full((len(images),), -0.01))
 
     grey = read_grey(io.BytesIO(encoded(drawing())))
-    monkeypatch.setattr("src.predict.reader.guess_strokes", lambda *_: [])
+    monkeypatch.setattr("src.reader.recognise.guess_strokes", lambda *_: [])
     warnings = []
 
     for handicap in (0.0, 0.5):
         found = guess_ground(grey)._replace(handicap=handicap)
-        monkeypatch.setattr("src.predict.reader.guess_ground", lambda _, found=found: found)
+        monkeypatch.setattr("src.reader.recognise.guess_ground", lambda _, found=found: found)
         warnings += [reading.warning for reading in read_digits([grey], Barely())]
 
     assert warnings == [None, "unlike any digit"]

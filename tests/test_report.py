@@ -6,7 +6,7 @@ import re
 import pytest
 from helpers.project import QUICK, quick_params
 
-from src.report.__main__ import main
+from src.report.stage import main
 from src.report.page import write_page
 
 RESULTS = (

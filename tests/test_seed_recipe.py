@@ -14,13 +14,13 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from src.mnist.images import Images
+from src.mnist.dataset import Images
 from src.pipeline.params import Params
 from src.resnet.model_file import load_model
 from src.train.batches import Batches
-from src.train.initial import initial_model
-from src.train.optimizer import build_optimizer, build_schedule
-from src.train.process_group import ProcessGroup
+from src.train.stage import initial_model
+from src.train.trainer import build_optimizer, build_schedule
+from src.train.processes import ProcessGroup
 
 GREY_LEVEL = 1 / 255 / 0.3081  # of a normalised image
 

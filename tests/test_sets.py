@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers.training import write_small_project
 
-from src.mnist.images import Images
-from src.mnist.manifest import load_manifest
-from src.mnist.sets import load_sets, split_validation
-from src.pipeline.errors import UserError
+from src.mnist.dataset import Images
+from src.mnist.dataset import load_manifest
+from src.sampling.split import load_sets, split_validation
+from src.pipeline.process import UserError
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ pytestmark = needs_posix
 
 AFTER_AN_ERROR = """
 import os, signal
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.process import exit_on_user_error
 from src.train.signals import StopSignal
 

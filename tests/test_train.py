@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.training import Killed, StopAt, small_model, write_small_project
 
-from src.pipeline.errors import UserError
-from src.train.__main__ import main
+from src.pipeline.process import UserError
+from src.train.stage import main
 from src.train.live import open_live
 
 
@@ -24,14 +24,14 @@ def has_accelerator() -> bool:
 def train_in(tmp_path, monkeypatch, digits, torch_as_it_was):
     """A function that runs the stage in a folder by this name, disturbed as asked, and reads what it wrote."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.setattr("src.train.__main__.initial_model", lambda params, manifest: small_model())
+    monkeypatch.setattr("src.train.stage.initial_model", lambda params, manifest: small_model())
 
     def train(name, stop=None, **values):
         folder = tmp_path / name
         if not folder.exists():
             write_small_project(folder, digits, **values)
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("src.train.__main__.StopSignal", lambda: stop or StopAt())
+        monkeypatch.setattr("src.train.stage.StopSignal", lambda: stop or StopAt())
         main()
         files = [*folder.glob("models/**/*"), *folder.glob("metrics/**/*"), *folder.glob(".dvc/tmp/checkpoints/*")]
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if not file.is_dir()}

@@ -19,12 +19,12 @@ from helpers.training import (
     train_to_the_end,
 )
 
-from src.mnist.inputs import to_input
-from src.pipeline.errors import Interrupted, UserError
+from src.resnet.inference import to_input
+from src.pipeline.process import Interrupted, UserError
 from src.train.batches import Batch
 from src.train.checkpoint import Checkpoint
-from src.train.process_group import ProcessGroup
-from src.train.state import TrainingState
+from src.train.processes import ProcessGroup
+from src.train.trainer import TrainingState
 from src.train.trainer import Trainer
 
 LOOKS = range(1, 15)  # all times that a run of `small_sets` looks for a signal, see StopAt

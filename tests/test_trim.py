@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.resnet.network import build_model
-from src.resnet.trim import TrimmedConv2d, as_convolutions, trim, untrim
+from src.resnet.network import TrimmedConv2d, as_convolutions, trim, untrim
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from src.predict.picture import SUFFIXES
+from src.reader.picture import SUFFIXES
 
 
 class Finder:

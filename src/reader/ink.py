@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import reconstruction
 
-from src.predict.picture import frame_of
+from src.reader.picture import frame_of
 
 STROKE = 0.22  # of the picture's shorter side: what is wider is no stroke
 MIN_CONTRAST = 10  # grey levels of 255 between ink and ground

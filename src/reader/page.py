@@ -1,6 +1,6 @@
-"""A page to draw digits on: ``python -m src.predict.demo``. It stays on this machine, and needs no network."""
+"""A page to draw digits on: ``python -m src.reader.page``. It stays on this machine, and needs no network."""
 
-from src.pipeline.errors import UserError
+from src.pipeline.process import UserError
 from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
@@ -19,10 +19,10 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image
 
-from src.pipeline.machine import set_up_machine
-from src.pipeline.results import ONNX_FILE
-from src.predict.picture import read_grey
-from src.predict.reader import Reading, load_classifier, read_digits
+from src.resnet.machine import set_up_machine
+from src.pipeline.paths import ONNX_FILE
+from src.reader.picture import read_grey
+from src.reader.recognise import Reading, load_classifier, read_digits
 from src.resnet.inference import AnsweringModel
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m src.predict.demo", description="A page to draw digits on.")
+    parser = argparse.ArgumentParser(prog="python -m src.reader.page", description="A page to draw digits on.")
     parser.add_argument(
         "--model", type=Path, default=HOME / ONNX_FILE, metavar="FILE", help="as in predict.py (default: %(default)s)"
     )
@@ -73,7 +73,7 @@ def bind(first: int) -> socket.socket:
                 print(f"demo: port {first} can't be had: {error.strerror}")
         else:
             return listener
-    raise UserError(f"no port from {first} to {last} can be had; run `python -m src.predict.demo --port 0`")
+    raise UserError(f"no port from {first} to {last} can be had; run `python -m src.reader.page --port 0`")
 
 
 def serve(page: "Blocks", listener: socket.socket) -> None:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src.mnist.form import to_form
-from src.mnist.images import SIDE
-from src.pipeline.machine import Machine
-from src.pipeline.results import OUTLIER_HEAD_FILE
-from src.predict.ink import Guess, guess_ground, guess_strokes
-from src.predict.strokes import part, thicken
+from src.reader.outliers.mnist_style import to_form
+from src.mnist.dataset import SIDE
+from src.resnet.machine import Machine
+from src.pipeline.paths import OUTLIER_HEAD_FILE
+from src.reader.ink import Guess, guess_ground, guess_strokes
+from src.reader.strokes import part, thicken
 from src.resnet.inference import AnsweringModel, Answers, Classifier
-from src.resnet.onnx_model import OnnxClassifier
+from src.reader.export.onnx_classifier import OnnxClassifier
 
 EMPTY, SEVERAL, UNLIKE = "an empty picture", "more than one digit", "unlike any digit"
 SURE = -8.0  # a first guess that costs no more is taken at once

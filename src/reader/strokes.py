@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from scipy import ndimage
 
-from src.mnist.form import BOX
+from src.reader.outliers.mnist_style import BOX
 
 THIN, PEN = 2.0, 2.6  # pixels in the box: a stroke thinner than 99% of MNIST's is drawn as wide as its median
 PART = 0.15  # of all ink: what has less is no digit of its own

@@ -6,8 +6,8 @@ import numpy as np
 
 from helpers.project import Project
 from src.download.sample import encode_idx
-from src.mnist.images import mnist_files
-from src.mnist.manifest import MANIFEST_FILE
+from src.mnist.dataset import mnist_files
+from src.mnist.dataset import MANIFEST_FILE
 from src.pipeline.files import sha256
 
 

@@ -29,7 +29,7 @@ def note(event, arguments):
         print(f"network: {event} {arguments[0]}", file=sys.stderr, flush=True)
 sys.addaudithook(note)
 sys.argv[0] = "demo"
-runpy.run_module("src.predict.demo", run_name="__main__")
+runpy.run_module("src.reader.page", run_name="__main__")
 """  # says on stderr whatever of the server would leave this machine
 TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
 ANSWER = "document.querySelector('#answer').textContent"

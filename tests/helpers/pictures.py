@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from src.mnist.images import CLASS_NAMES
-from src.predict.picture import read_grey
-from src.predict.reader import Reading, read_digits
+from src.mnist.dataset import CLASS_NAMES
+from src.reader.picture import read_grey
+from src.reader.recognise import Reading, read_digits
 from src.resnet.inference import Answers
 
 MODES_OF_FORMATS = {  # of what people have, what each format can hold

@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 
 from helpers.stages import START_METHOD
-from src.train.process_group import process_group
+from src.train.processes import process_group
 
 
 def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> list:

@@ -47,7 +47,6 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "schedule": "one_cycle",
     "label_smoothing": 0.0,
     "ema_decay": 0.998,
-    "false_positive_rate": 0.0035,
     "precision": "auto",
     "device": "cpu",  # where the bytes of two runs are promised to be the same
     "threads": 0,

@@ -10,13 +10,13 @@ from torch import nn
 
 from helpers.data import write_data
 from helpers.project import Project, quick_params
-from src.mnist.images import Images
-from src.mnist.manifest import Manifest
+from src.mnist.dataset import Images
+from src.mnist.dataset import Manifest
 from src.pipeline.files import write_json
-from src.pipeline.machine import Machine
+from src.resnet.machine import Machine
 from src.pipeline.params import Params
 from src.train.checkpoint import Checkpoint
-from src.train.process_group import ProcessGroup
+from src.train.processes import ProcessGroup
 from src.train.trainer import Trainer
 
 MACHINE = Machine(torch.device("cpu"), torch.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from src.pipeline.errors import UserError, first_line
+from src.pipeline.process import UserError, first_line
 from src.resnet.inference import Answers, inference_batch_size
 from src.resnet.model_file import METADATA_KEY
 

@@ -5,12 +5,12 @@ import json
 import torch
 from torch import nn
 
-from src.mnist.images import SIDE
-from src.mnist.inputs import to_input
+from src.mnist.dataset import SIDE
+from src.resnet.inference import to_input
 from src.resnet.model_file import METADATA_KEY
-from src.resnet.onnx_model import INPUT, LOGITS, SCORE
-from src.resnet.outliers import OutlierHead, logits_and_features
-from src.resnet.trim import as_convolutions, trim
+from src.reader.export.onnx_classifier import INPUT, LOGITS, SCORE
+from src.reader.head.outlier_head import OutlierHead, logits_and_features
+from src.resnet.network import as_convolutions, trim
 
 OPSET, IR_VERSION = 18, 8  # of 2022: runtimes of 2023 open it
 
