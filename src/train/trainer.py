@@ -81,9 +81,12 @@ class Trainer:
         checkpoint: Checkpoint,
     ) -> None:
         self._params, self._machine, self._group, self._checkpoint = params, machine, group, checkpoint
-        tensors = {name: [torch.from_numpy(part).to(machine.device) for part in data] for name, data in sets.items()}
-        self._batches = Batches(*tensors.pop("train"), params, group)
-        self._shards = {name: [group.shard(part) for part in data] for name, data in tensors.items()}
+        images, labels = self._on_device(sets["train"])
+        self._batches = Batches(images, labels, params, group)
+        evaluated = {name: self._on_device(data) for name, data in sets.items() if name != "train"}
+        self._shards = {
+            name: (group.shard(images), group.shard(labels)) for name, (images, labels) in evaluated.items()
+        }
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
         self._state = TrainingState(params, model, self.total_steps, machine, group)
 
@@ -120,7 +123,7 @@ class Trainer:
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
         results = {"train": self._state.totals.compute(self._group)}
-        results |= {name: self._evaluate(*shard, stop) for name, shard in self._shards.items()}
+        results |= {name: self._evaluate(images, labels, stop) for name, (images, labels) in self._shards.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
         self._state.end_epoch(results)
@@ -131,6 +134,10 @@ class Trainer:
         """Print a line, in the main process alone."""
         if self._group.is_main:
             print(line)
+
+    def _on_device(self, data: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self._machine.device
+        return torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""
