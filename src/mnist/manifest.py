@@ -1,8 +1,9 @@
 """What the ``download`` stage got: ``data/manifest.json``."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from src.pipeline.errors import UserError
 from src.pipeline.files import read_json, sha256
@@ -21,7 +22,7 @@ class Manifest(BaseModel):
     training_images: int = Field(gt=0, le=60_000)
     test_images: int = Field(gt=0, le=10_000)
     initial_weights: str  # "imagenet1k_v1", "random", or the name of the user's file
-    weights_file: Path | None  # None where the initial weights are random
+    weights_file: Annotated[Path, PlainSerializer(Path.as_posix)] | None  # None where the initial weights are random
     sha256: dict[str, str]  # of each file, by its path
 
     def check(self, path: Path) -> None:
