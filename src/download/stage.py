@@ -4,10 +4,17 @@ import gzip
 
 from torchvision.datasets import MNIST
 
-from src.download.fetch import FetchError
+from src.download.fetch import FetchError, fetch_and_keep, from_environment, has_sha256
+from src.download.initial_weights import (
+    RANDOM,
+    WEIGHTS_FILES,
+    InitialWeights,
+    copy_own,
+    download_imagenet,
+    remove_other_weights,
+)
 from src.download.sample import sample_files
-from src.download.sources import fetch_and_keep, from_environment, is_right
-from src.download.weights import RANDOM, WEIGHTS_FILES, InitialWeights, copy_own, download_imagenet
+from src.mnist.dataset import Manifest
 from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MANIFEST_FILE, MNIST_DIR, RAW_DIR, TRY_AGAIN, WEIGHTS_DIR
@@ -26,12 +33,7 @@ MNIST_SHA256 = {  # of the same files, unpacked
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
-SYSTEM_FILES = {
-    ".DS_Store",
-    "._*",
-    "Thumbs.db",
-    "desktop.ini",
-}  # what a look at a folder leaves there; .dvcignore names them
+SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file managers; .dvcignore names them
 
 
 def main() -> None:
@@ -51,9 +53,9 @@ def main() -> None:
             if not params.offline_fallback:
                 raise UserError(explain(error, "RESNET18_WEIGHTS", "weights=random")) from error
             initial_weights = RANDOM
-            warnings += ["The ImageNet weights could not be had: training starts from RANDOM weights.", *error.reasons]
+            warnings += ["ImageNet weights could not be downloaded: training starts from RANDOM ones.", *error.reasons]
 
-    # MNIST, or the sample where it can't be had.
+    # MNIST, or the sample where it can't be downloaded.
     dataset = params.dataset
     if dataset == "mnist":
         try:
@@ -62,13 +64,13 @@ def main() -> None:
             if not params.offline_fallback:
                 raise UserError(explain(error, "MNIST_MIRROR", "dataset=sample")) from error
             dataset = "sample"
-            warnings += ["MNIST could not be had: going on with a SAMPLE of 5,000 of its images.", *error.reasons]
+            warnings += ["MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.", *error.reasons]
     if dataset == "sample":
         for name, content in sample_files().items():
             write_file(RAW_DIR / name, content)
 
     # The manifest of both.
-    initial_weights.make_only()
+    remove_other_weights(initial_weights)
     write_manifest(dataset, initial_weights)
     if warnings:
         warnings.append(f"Once the network is there: {TRY_AGAIN}")
@@ -82,12 +84,12 @@ def download_mnist() -> None:
     ``MNIST_MIRROR``, a URL or a folder, is tried before torchvision's mirrors.
 
     Raises:
-        FetchError: a file can be had from none of them.
+        FetchError: none of them has one of the files.
     """
     mirrors = [*from_environment("MNIST_MIRROR"), *MNIST.mirrors]
     for name, md5 in MNIST.resources:
         path = RAW_DIR / name.removesuffix(".gz")
-        if not is_right(path, MNIST_SHA256[path.name]):
+        if not has_sha256(path, MNIST_SHA256[path.name]):
             sources = [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors]
             content = fetch_and_keep(name, sources, MNIST_SIZES[name], f"md5:{md5}")
             write_file(path, gzip.decompress(content))
@@ -112,18 +114,18 @@ def write_manifest(dataset: str, weights: InitialWeights) -> None:
     """Write ``data/manifest.json``."""
     files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights.file] if weights.file else [])
     training_images, test_images = IMAGE_COUNTS[dataset]
-    manifest = {
-        "dataset": dataset,
-        "training_images": training_images,
-        "test_images": test_images,
-        "initial_weights": weights.name,
-        "weights_file": weights.file.as_posix() if weights.file else None,
-        "sha256": {path.as_posix(): sha256(path) for path in files},
-    }
-    write_json(MANIFEST_FILE, manifest)
+    manifest = Manifest(
+        dataset=dataset,
+        training_images=training_images,
+        test_images=test_images,
+        initial_weights=weights.name,
+        weights_file=weights.file,
+        sha256={path.as_posix(): sha256(path) for path in files},
+    )
+    write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
 def explain(error: FetchError, variable: str, override: str) -> str:
-    """Say why no source has the file, and what the ways out are."""
+    """Say why each source lacks the file, and what the ways out are."""
     ways_out = f"point {variable} at a copy (a URL or a path), or -S {override}, or -S offline_fallback=true"
     return "\n".join([f"{error}:", *(f"  {reason}" for reason in error.reasons), f"ways out: {ways_out}"])

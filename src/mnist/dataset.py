@@ -1,10 +1,10 @@
 """MNIST as NumPy arrays, and ``data/manifest.json``, which says what the ``download`` stage got."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from src.pipeline.files import read_json, sha256
 from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES
@@ -24,7 +24,7 @@ class Manifest(BaseModel):
     training_images: int = Field(gt=0, le=60_000)
     test_images: int = Field(gt=0, le=10_000)
     initial_weights: str  # "imagenet1k_v1", "random", or the name of the user's file
-    weights_file: Path | None  # None where the initial weights are random
+    weights_file: Annotated[Path, PlainSerializer(Path.as_posix)] | None  # None where the initial weights are random
     sha256: dict[str, str]  # of each file, by its path
 
     def check(self, path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from src.download import __main__ as download
-from src.download import weights
+from src.download import initial_weights
+from src.download import stage as download
 from src.download.sample import encode_idx
 
 
@@ -39,8 +39,8 @@ def stand_in_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, b
 
 def stand_in_weights(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the stage expect ``content`` for torchvision's ImageNet weights."""
-    monkeypatch.setattr(weights, "IMAGENET_SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(weights, "IMAGENET_SIZE", len(content))
+    monkeypatch.setattr(initial_weights, "IMAGENET_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(initial_weights, "IMAGENET_SIZE", len(content))
 
 
 def random_weights() -> bytes:

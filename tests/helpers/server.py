@@ -88,6 +88,18 @@ def black_hole() -> Iterator[str]:
                 client.close()
 
 
+def write(*parts: bytes, pause: float = 0) -> Callable[[BaseHTTPRequestHandler, int], None]:
+    """Make a server that answers with these bytes, whatever they are, and pauses after each part."""
+
+    def respond(handler: BaseHTTPRequestHandler, _: int) -> None:
+        for part in parts:
+            handler.wfile.write(part)
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return respond
+
+
 def send(handler: BaseHTTPRequestHandler, content: bytes) -> None:
     """Answer with ``content``, as a good server does."""
     handler.send_response(200)
@@ -97,9 +109,10 @@ def send(handler: BaseHTTPRequestHandler, content: bytes) -> None:
 
 
 def self_signed_certificate(folder: Path) -> ssl.SSLContext:
-    """Make a certificate for 127.0.0.1 that nobody has signed but itself."""
+    """Make a certificate for 127.0.0.1 that nobody has signed but itself; ``folder/server.pem`` holds it."""
     x509 = pytest.importorskip("cryptography.x509")
     from datetime import datetime, timedelta
+    from ipaddress import IPv4Address
 
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -115,6 +128,7 @@ def self_signed_certificate(folder: Path) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(today - timedelta(days=2))
         .not_valid_after(today + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM

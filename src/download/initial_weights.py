@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torchvision.models import ResNet18_Weights
 
-from src.download.sources import fetch_and_keep, from_environment, is_right, resolve
+from src.download.fetch import fetch_and_keep, from_environment, has_sha256, resolve
 from src.pipeline.files import write_file
 from src.pipeline.params import WEIGHTS_SUFFIXES
 from src.pipeline.paths import WEIGHTS_DIR
@@ -26,17 +26,9 @@ WEIGHTS_FILES = (IMAGENET_FILE, *OWN_FILES.values(), NOTE_FILE)  # all that is e
 class InitialWeights(NamedTuple):
     """What training starts from."""
 
-    name: str  # whose they are
-    file: Path | None  # where they lie, None for random ones
-    source: str  # where they come from
-
-    def make_only(self) -> None:
-        """Remove the weights that an earlier run left, and say beside these what they are."""
-        name = self.file.name if self.file else "None"
-        write_file(NOTE_FILE, f"{name}: {self.source}\n".encode())
-        for file in WEIGHTS_FILES:
-            if file not in (self.file, NOTE_FILE):
-                file.unlink(missing_ok=True)
+    name: str  # as the manifest has it: "imagenet1k_v1", "random", or the name of the user's file
+    file: Path | None  # in data/weights; None for random ones
+    source: str  # where they come from, for the note beside them
 
 
 RANDOM = InitialWeights("random", None, "training starts from random weights.")
@@ -46,9 +38,9 @@ def download_imagenet() -> InitialWeights:
     """Bring torchvision's ImageNet weights to ``data/weights``; ``RESNET18_WEIGHTS``, a URL or a file, is tried first.
 
     Raises:
-        FetchError: they can be had from neither.
+        FetchError: neither source has them.
     """
-    if not is_right(IMAGENET_FILE, IMAGENET_SHA256):
+    if not has_sha256(IMAGENET_FILE, IMAGENET_SHA256):
         sources = [*from_environment("RESNET18_WEIGHTS"), IMAGENET_URL]
         content = fetch_and_keep(IMAGENET_FILE.name, sources, IMAGENET_SIZE, f"sha256:{IMAGENET_SHA256}")
         write_file(IMAGENET_FILE, content)
@@ -68,3 +60,11 @@ def copy_own(path: str) -> InitialWeights:
     copy = OWN_FILES[original.suffix]
     write_file(copy, original.read_bytes())
     return InitialWeights(original.name, copy, f"a copy of {original.name}")
+
+
+def remove_other_weights(keep: InitialWeights) -> None:
+    """Remove the weights that an earlier run left beside these, and note there where these come from."""
+    for file in WEIGHTS_FILES:
+        if file not in (keep.file, NOTE_FILE):
+            file.unlink(missing_ok=True)
+    write_file(NOTE_FILE, f"{keep.file.name if keep.file else None}: {keep.source}\n".encode())
