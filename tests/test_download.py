@@ -469,13 +469,12 @@ def test_without_a_network_and_a_fallback_the_download_names_sources_and_ways_ou
     in_project.set_params(**params, offline_fallback=False)
     monkeypatch.setenv(variable, "no/such/copy")
 
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(UserError) as error:
         download.main()
 
-    message = str(exit_.value)
+    message = str(error.value)
     for part in ("no/such/copy", CLOSED, "127.0.0.1:9", variable, override, "offline_fallback=true"):
         assert part in message
-    assert message.startswith("error: ")
     assert not WEIGHTS.exists()
     assert not Path("data/manifest.json").exists()
 
@@ -494,7 +493,7 @@ def test_a_strangers_file_is_named_and_stays(in_project):
         stranger.parent.mkdir(parents=True, exist_ok=True)
         stranger.write_bytes(b"mine")
 
-        with pytest.raises(SystemExit, match=f"^error: {name} [^\n]*$"):
+        with pytest.raises(UserError, match=f"^{name} [^\n]*$"):
             download.main()
 
         assert stranger.read_bytes() == b"mine"
