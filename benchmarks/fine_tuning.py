@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 from benchmarks.seed_recipe import Digits, accuracy
 from src.mnist.dataset import SIDE, load_test_images, load_training_images
 from src.mnist.dataset import Manifest, load_manifest
-from src.weights.initial_weights import read_weights
+from src.weights.state_dict import read_weights
 
 EPOCHS = 10
 

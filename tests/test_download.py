@@ -81,25 +81,23 @@ def reset(handler, _):
     handler.connection.close()  # with no lingering: a reset
 
 
-def manifest() -> dict:
+def manifest():
     return json.loads(Path("data/manifest.json").read_text())
 
 
 # Fetching one file
 
 
-@pytest.mark.parametrize(
-    "respond",
-    [
-        pytest.param(send_content, id="with its length"),
-        pytest.param(write(OK, b"\r\n", CONTENT), id="to the end of the connection"),
-        pytest.param(write(OK, CHUNKED, b"\r\n%x\r\n" % len(CONTENT), CONTENT, b"\r\n0\r\n\r\n"), id="in chunks"),
-        pytest.param(write(OK, LENGTH, b"Content-Encoding: gzip\r\n\r\n", CONTENT), id="called an encoding"),
-        pytest.param(
-            lambda *each: (send_content if each[1] else write(REDIRECT, b"/b\r\n\r\n"))(*each), id="elsewhere"
-        ),
-    ],
-)
+WELL_BEHAVED = {
+    "with its length": send_content,
+    "to the end of the connection": write(OK, b"\r\n", CONTENT),
+    "in chunks": write(OK, CHUNKED, b"\r\n%x\r\n" % len(CONTENT), CONTENT, b"\r\n0\r\n\r\n"),
+    "called an encoding": write(OK, LENGTH, b"Content-Encoding: gzip\r\n\r\n", CONTENT),
+    "elsewhere": lambda *each: (send_content if each[1] else write(REDIRECT, b"/b\r\n\r\n"))(*each),
+}
+
+
+@pytest.mark.parametrize("respond", WELL_BEHAVED.values(), ids=WELL_BEHAVED)
 def test_a_good_file_arrives_as_it_was_published(respond):
     with serve(respond) as server:
         assert fetch("digits", [server.url], len(CONTENT), KNOWN_HASH) == CONTENT
@@ -394,8 +392,7 @@ def test_weights_with_the_right_hash_are_what_training_starts_from(in_project, m
 
     model = initial_model(quick_params(weights="imagenet", conv1_init="sum"), load_manifest())
 
-    assert manifest()["initial_weights"] == "imagenet1k_v1"
-    assert manifest()["weights_file"] == WEIGHTS.as_posix()
+    assert (manifest()["initial_weights"], manifest()["weights_file"]) == ("imagenet1k_v1", WEIGHTS.as_posix())
     assert manifest()["sha256"][WEIGHTS.as_posix()] == hashlib.sha256(published).hexdigest()
     state = torch.load(WEIGHTS, weights_only=True)
     assert torch.equal(model.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])

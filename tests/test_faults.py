@@ -28,7 +28,7 @@ from src.pipeline.process import Interrupted, UserError
 from src.pipeline.files import sha256
 from src.resnet.model_file import encode_model, load_model
 from src.resnet.network import build_model
-from src.weights.initial_weights import load_weights, read_weights
+from src.weights.state_dict import load_weights, read_weights
 from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup
 from src.train.signals import StopSignal

@@ -23,7 +23,7 @@ from src.pipeline.files import sha256
 from src.pipeline.params import load_params
 from src.resnet.model_file import encode_model, model_metadata
 from src.resnet.network import build_model
-from src.weights.initial_weights import load_weights, read_weights
+from src.weights.state_dict import load_weights, read_weights
 from src.train.stage import initial_model
 
 IMAGENET_MEAN, IMAGENET_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

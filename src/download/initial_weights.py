@@ -11,7 +11,7 @@ from src.pipeline.params import WEIGHTS_SUFFIXES
 from src.pipeline.paths import WEIGHTS_DIR
 from src.pipeline.process import UserError
 from src.pipeline.project import project_root
-from src.weights.initial_weights import read_weights
+from src.weights.state_dict import read_weights
 
 IMAGENET = ResNet18_Weights.IMAGENET1K_V1
 IMAGENET_URL = IMAGENET.url

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.resnet.machine import set_up_machine
 from src.pipeline.paths import MODEL_FILE, ONNX_FILE
 from src.reader.files import Finder
 from src.reader.picture import read_grey
 from src.reader.recognise import Reading, load_classifier, read_digits
+from src.resnet.machine import set_up_machine
 
 HOME = Path(__file__).parents[2]  # the project's folder, whichever is the current one
 STANDARD_INPUT = Path("-")

@@ -1,7 +1,6 @@
 """A page to draw digits on: ``python -m src.reader.page``. It stays on this machine, and needs no network."""
 
-from src.pipeline.process import UserError
-from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.process import UserError, before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()
@@ -19,11 +18,11 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image
 
-from src.resnet.machine import set_up_machine
 from src.pipeline.paths import ONNX_FILE
 from src.reader.picture import read_grey
 from src.reader.recognise import Reading, load_classifier, read_digits
 from src.resnet.inference import AnsweringModel
+from src.resnet.machine import set_up_machine
 
 if TYPE_CHECKING:
     from gradio import Blocks

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src.reader.outliers.mnist_style import to_form
 from src.mnist.dataset import SIDE
-from src.resnet.machine import Machine
 from src.pipeline.paths import OUTLIER_HEAD_FILE
+from src.reader.export.onnx_classifier import OnnxClassifier
 from src.reader.ink import Guess, guess_ground, guess_strokes
+from src.reader.outliers.mnist_style import to_form
 from src.reader.strokes import part, thicken
 from src.resnet.inference import AnsweringModel, Answers, Classifier
-from src.reader.export.onnx_classifier import OnnxClassifier
+from src.resnet.machine import Machine
 
 EMPTY, SEVERAL, UNLIKE = "an empty picture", "more than one digit", "unlike any digit"
 SURE = -8.0  # a first guess that costs no more is taken at once

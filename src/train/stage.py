@@ -20,7 +20,7 @@ from src.train.live import open_live
 from src.train.processes import process_group
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
-from src.weights.initial_weights import load_weights, read_weights
+from src.weights.state_dict import load_weights, read_weights
 
 
 def main() -> None:

@@ -1,23 +1,21 @@
 """Stage ``export``: the trained model as ONNX with its preprocessing inside, checked against PyTorch."""
 
-from src.pipeline.process import UserError
-from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
+from src.pipeline.process import UserError, before_imports, exit_on_user_error, run_and_exit
 
 if __name__ == "__main__":
     before_imports()
 
 import torch
 
-from src.reader.export.translation import encode_onnx
-from src.mnist.dataset import load_test_images
-from src.mnist.dataset import load_manifest
+from src.mnist.dataset import load_manifest, load_test_images
 from src.pipeline.files import write_file, write_json
-from src.resnet.machine import set_up_machine
 from src.pipeline.params import load_params
 from src.pipeline.paths import EXPORT_METRICS_FILE, MODEL_FILE, ONNX_FILE, OUTLIER_HEAD_FILE
-from src.resnet.inference import Classifier
-from src.resnet.model_file import load_model, load_outlier_head
 from src.reader.export.onnx_classifier import OnnxClassifier
+from src.reader.export.translation import encode_onnx
+from src.resnet.inference import Classifier
+from src.resnet.machine import set_up_machine
+from src.resnet.model_file import load_model, load_outlier_head
 
 TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far below what changes a prediction
 

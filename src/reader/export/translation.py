@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from src.mnist.dataset import SIDE
-from src.resnet.inference import to_input
-from src.resnet.model_file import METADATA_KEY
 from src.reader.export.onnx_classifier import INPUT, LOGITS, SCORE
 from src.reader.head.outlier_head import OutlierHead, logits_and_features
+from src.resnet.inference import to_input
+from src.resnet.model_file import METADATA_KEY
 from src.resnet.network import as_convolutions, trim
 
 OPSET, IR_VERSION = 18, 8  # of 2022: runtimes of 2023 open it

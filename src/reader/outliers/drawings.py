@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from src.reader.outliers.mnist_style import to_form
 from src.mnist.dataset import SIDE
 from src.reader.outliers.materials import Materials, curve, cut_out, line
+from src.reader.outliers.mnist_style import to_form
 
 LETTERS = "AEFHKMNPRTUVWXYadefhkmnprtuvwx"  # without those that somebody may write a digit as: B D G I J L O Q S Z ...
 SIGNS = "&#@%+=*$?"

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from src.sampling.seeding import derive_seed, make_generator
 from src.reader.head.outlier_head import OutlierHead
+from src.sampling.seeding import derive_seed, make_generator
 
 EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY = 8, 256, 2e-3, 1e-2
 STEADY = 0.05  # of the mean standard deviation, added to each feature's: some never change

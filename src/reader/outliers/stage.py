@@ -8,21 +8,20 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from src.mnist.dataset import Images, load_test_images, load_training_images
-from src.mnist.dataset import load_manifest
-from src.sampling.split import split_validation
+from src.mnist.dataset import Images, load_manifest, load_test_images, load_training_images
+from src.pipeline.files import write_file, write_json
+from src.pipeline.params import load_params
+from src.pipeline.paths import MODEL_FILE, OUTLIER_HEAD_FILE, OUTLIERS_METRICS_FILE
+from src.reader.head.outlier_head import logits_and_features
 from src.reader.outliers.drawings import KINDS, draw
 from src.reader.outliers.fitting import fit_head, set_threshold
 from src.reader.outliers.materials import Materials, load_fonts
-from src.pipeline.files import write_file, write_json
-from src.resnet.machine import set_up_machine
-from src.pipeline.params import load_params
-from src.pipeline.paths import MODEL_FILE, OUTLIER_HEAD_FILE, OUTLIERS_METRICS_FILE
-from src.sampling.seeding import make_numpy_generator
 from src.resnet.inference import run_batches
+from src.resnet.machine import set_up_machine
 from src.resnet.model_file import encode_model, load_model, weights_hash
-from src.reader.head.outlier_head import logits_and_features
 from src.resnet.network import trim
+from src.sampling.seeding import make_numpy_generator
+from src.sampling.split import split_validation
 
 DIGITS = 10_000  # to fit to, at most
 OUTLIERS = {  # of each kind to fit to, for each digit
