@@ -14,24 +14,10 @@ from release.docs import fill
 
 PATH = re.compile(r"`((?:\.ci|\.github|benchmarks|data|docs|metrics|models|release|src|tests)/[\w./-]+)`")
 ERRORS = {"UserError", "SourceError", "Interrupted"}
-
-
-def results() -> set[str]:
-    """What the workflow or a maintainer's command will make, from the project's root."""
-    found = {"benchmarks/seeds.json"}
-    for file in (ROOT / "dvc.yaml", *ROOT.glob("src/*/dvc.yaml")):
-        for stage in yaml.safe_load(file.read_text())["stages"].values():
-            outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
-            folder = os.path.relpath(file.parent / stage.get("wdir", "."), ROOT)
-            found |= {
-                Path(os.path.normpath(f"{folder}/{path}")).as_posix()
-                for out in outs
-                for path in (out if isinstance(out, dict) else [out])
-            }
-    return found
-
-
-RESULTS = results()
+DVC_FILES = (ROOT / "dvc.yaml", *ROOT.glob("src/*/dvc.yaml"))  # all write their paths from the project's root
+STAGES = [stage for file in DVC_FILES for stage in yaml.safe_load(file.read_text())["stages"].values()]
+OUTS = [out for stage in STAGES for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+RESULTS = [next(iter(out)) if isinstance(out, dict) else out for out in OUTS]
 
 
 def exists(path: str) -> bool:
