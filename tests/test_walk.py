@@ -1,62 +1,75 @@
 """The commands in README.md and docs/, typed as they stand: they print what the pages show."""
 
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
-from helpers.documents import DOCUMENTS, Step, blocks_of, brought_up_to_date, read, replace_block
+from helpers.documents import DOCUMENTS, blocks_of, brought_up_to_date, read
 from helpers.pictures import drawing
-from helpers.project import needs_posix
-from helpers.terminal import Terminal
+from helpers.project import ROOT, Project, needs_posix
 
-BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
+BOUND = "=== the next command ==="
+# The environment that is there stands for the one that `make` would set up.
+PRELUDE = f"""set -e
+make() {{ command make -o setup -o setup-demo -o setup-dev BIN={shlex.quote(str(Path(sys.executable).parent))} "$@"; }}
+"""
 
 
-@pytest.fixture
-def terminal_of(trained_once, tmp_path):
-    """A terminal for a document: in a clone after a run on the sample; for the README, where it is to be cloned."""
-
-    def start(document: str) -> Terminal:
-        project, repository = trained_once.copy(tmp_path / "home" / "mnist-resnet"), tmp_path / "repository"
-        photos = project.path / "photos"
-        photos.mkdir()
-        drawing(digit="3").save(photos / "3.png")
-        drawing().save(photos / "5.jpg")
-        drawing().save(project.path / "digit.png")
-        project.commit("pictures")
-        project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(repository))
-        project.run("git", "remote", "add", "origin", str(repository))
-        project.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
-        return Terminal(project, tmp_path if document == "README.md" else project.path, repository)
-
-    return start
+def type_in(project: Project, folder: Path, commands: Iterable[str]) -> list[list[str]]:
+    """Run commands in one shell that begins in a folder; return the lines that each printed, errors included."""
+    script = PRELUDE + "".join(f"echo '{BOUND}'\n{command}\n" for command in commands)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=3600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return [[line.rstrip() for line in part.splitlines()] for part in done.stdout.split(f"{BOUND}\n")[1:]]
 
 
 @needs_posix
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(document, terminal_of, request):
-    terminal = terminal_of(document)
-    for block in blocks_of(document):
-        if block.not_run is None:
-            printed = terminal.type(block.steps)
+def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(document, trained_once, tmp_path, request):
+    """In a clone after a run on the sample, with a Git remote; for the README, in the folder where it is cloned."""
+    project, repository = trained_once.copy(tmp_path / "home" / "mnist-resnet"), tmp_path / "repository"
+    (project.path / "photos").mkdir()
+    for name, digit in (("photos/3.png", "3"), ("photos/5.jpg", "5"), ("digit.png", "5")):
+        drawing(digit=digit).save(project.path / name)
+    project.commit("pictures")
+    project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(repository))
+    project.run("git", "remote", "add", "origin", str(repository))
+    project.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
 
-            now = [
-                Step(step.command, brought_up_to_date(step.shown, lines))
-                for step, lines in zip(block.steps, printed, strict=True)
-            ]
+    blocks = [block for block in blocks_of(document) if block.is_run]
+    commands = [step.command.replace("<this repository>", str(repository)) for block in blocks for step in block.steps]
+    printed = iter(type_in(project, tmp_path if document == "README.md" else project.path, commands))
+    page = read(document)
+    for block in blocks:
+        now = ""
+        for step in block.steps:
+            lines = brought_up_to_date(step.shown, next(printed))
+            now += "".join(f"{line}\n" for line in (f"$ {step.command}", *lines))
+        page = page.replace(f"```console\n{block.content}```", f"```console\n{now}```")
 
-            if request.config.getoption("--write"):
-                content = "".join(f"$ {step.command}\n" + "".join(f"{line}\n" for line in step.shown) for step in now)
-                replace_block(document, block, content)
+    if request.config.getoption("--write"):
+        (ROOT / document).write_text(page, encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_console_block_is_walked_or_says_why_not(document):
-    assert len(blocks_of(document)) == read(document).count("```console\n")
+def test_each_block_of_commands_is_run_or_says_why_not(document):
+    blocks = blocks_of(document)
 
-
-@pytest.mark.parametrize("block", BLOCKS, ids=[block.place for block in BLOCKS])
-def test_each_line_of_a_console_block_is_of_a_command(block):
-    assert block.content.startswith("$ ")
-    assert block.not_run is None or [step.shown for step in block.steps] == [[] for _ in block.steps]
+    assert len(blocks) == sum(read(document).count(f"```{language}\n") for language in ("console", "python"))
+    assert [step for block in blocks if not block.is_run for step in block.steps if step.shown] == []
 
 
 def test_a_line_is_brought_up_to_date_by_one_that_differs_in_figures_alone():
