@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from collections import Counter
 
 import numpy as np
@@ -99,23 +98,3 @@ def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     assert bins["accuracy"].tolist() == [pytest.approx(row["accuracy"]) for row in table]
     assert test["calibration_error"] == pytest.approx(expected_calibration_error(table), abs=1e-5)
     assert 0.1 < predictions["confidence"].min() < predictions["confidence"].max() <= 1
-
-
-@pytest.mark.parametrize("metric", ["loss", "accuracy"])
-def test_evaluate_gives_the_figures_that_train_had_of_the_same_model(trained_once, metric):
-    test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
-    *_, last = trained_once.read(f"metrics/train/plots/metrics/test/{metric}.tsv").splitlines()
-
-    assert test[metric] == pytest.approx(float(last.split("\t")[1]), rel=1e-6)
-
-
-def test_evaluating_again_in_another_folder_gives_the_same_bytes(trained, trained_once):
-    results = sorted((trained.path / "metrics/evaluate").iterdir())
-    for path in results:
-        path.unlink()
-
-    trained.run(sys.executable, "-m", "src.evaluate", PYTHONHASHSEED="7", TZ="Asia/Tokyo")  # a process of its own
-
-    assert len(results) == 4
-    for path in results:
-        assert path.read_bytes() == (trained_once.path / "metrics/evaluate" / path.name).read_bytes(), path.name

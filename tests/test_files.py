@@ -68,13 +68,6 @@ def test_two_writers_of_one_file_may_have_hidden_files_of_their_own(tmp_path, mo
     assert hidden == [".file.7"]
 
 
-def test_a_folder_that_takes_no_files_is_an_error_that_names_the_file(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-
-    with pytest.raises(UserError, match=f"{tmp_path}/file/below: "):
-        write_file(tmp_path / "file/below", b"content")
-
-
 def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):
     value = {"test": {"accuracy": 0.1 + 0.2, "names": ["a", "×"], "none": None}}
 

@@ -46,7 +46,7 @@ def run_stage(tmp_path):
         ("raise KeyboardInterrupt", 130, INTERRUPTED),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, INTERRUPTED),
         ("sys.exit(3)", 3, None),
-        ("1 / 0", 1, "ZeroDivisionError: division by zero"),  # a mistake of ours
+        ("raise RuntimeError('so')", 1, "RuntimeError: so"),  # a mistake of ours
     ],
 )
 def test_the_exit_status_and_the_last_line_say_how_it_ended(run_stage, body, status, line):
@@ -54,7 +54,7 @@ def test_the_exit_status_and_the_last_line_say_how_it_ended(run_stage, body, sta
 
     assert done.returncode == status
     assert (done.stderr.splitlines() or [None])[-1] == line
-    assert ("Traceback" in done.stderr) is (body == "1 / 0")
+    assert ("Traceback" in done.stderr) is ("RuntimeError" in body)
     assert done.stdout == "printed\n"
 
 
@@ -79,14 +79,6 @@ def test_out_of_memory_is_one_line_on_each_device(capsys, error):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory (")
     assert "batch_size" in line
-
-
-def test_another_error_of_pytorchs_is_not_called_out_of_memory(capsys):
-    def main():
-        raise RuntimeError("shapes do not fit")
-
-    assert exit_code(main) == 1
-    assert "Traceback" in capsys.readouterr().err
 
 
 def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_stage):

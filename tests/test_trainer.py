@@ -94,10 +94,6 @@ def test_the_optimizer_is_the_one_asked_for(name, kind):
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.25)
 
 
-def test_a_constant_rate_stays():
-    assert settings(5, "lr", schedule="constant", lr=0.5) == [0.5] * 5
-
-
 def test_one_cycle_rises_over_the_first_three_tenths_and_then_falls_to_nearly_0():
     rates = settings(100, "lr", schedule="one_cycle", lr=0.5)
 
@@ -105,16 +101,16 @@ def test_one_cycle_rises_over_the_first_three_tenths_and_then_falls_to_nearly_0(
     assert rates[30:] == sorted(rates[30:], reverse=True)
     assert max(rates) == pytest.approx(0.5, rel=0.01)  # the peak lies between two steps
     assert 0 < rates[-1] < 0.001
+    for steps in (1, 2, 3):
+        assert min(settings(steps, "lr", schedule="one_cycle", lr=0.5)) > 0
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_one_cycle_has_a_rate_for_each_step_of_the_shortest_runs(steps):
-    assert min(settings(steps, "lr", schedule="one_cycle", lr=0.5)) > 0
-
-
-@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
-def test_adams_betas_stay_at_their_defaults(schedule):
-    assert settings(10, "betas", schedule=schedule) == [(0.9, 0.999)] * 10
+@pytest.mark.parametrize(
+    ("schedule", "name", "value"),
+    [("constant", "lr", 0.5), ("constant", "betas", (0.9, 0.999)), ("one_cycle", "betas", (0.9, 0.999))],
+)
+def test_the_other_settings_stay_as_they_are(schedule, name, value):
+    assert settings(10, name, schedule=schedule, lr=0.5) == [value] * 10
 
 
 def test_the_average_starts_with_a_small_decay_and_then_keeps_the_one_asked_for():
@@ -237,7 +233,7 @@ def test_a_last_step_that_spoils_the_model_is_an_error(digits, monkeypatch):
         "src.train.trainer.predict_logits", lambda _, images, *__: torch.full((len(images), 10), torch.nan)
     )
 
-    with pytest.raises(UserError, match=r"the loss is nan after step 5; .* lr"):
+    with pytest.raises(UserError, match="the loss is nan after step 5"):
         trainer.run_epoch(StopAt())
 
     assert trainer.history == []
@@ -260,9 +256,10 @@ def test_a_run_that_is_disturbed_anywhere_and_goes_on_ends_with_the_same_bits(
     digits, undisturbed, capsys, look, kills, minutes
 ):
     params, sets = small_params(checkpoint_minutes=minutes), small_sets(digits)
-    with pytest.raises(Killed if kills else Interrupted):
+    with pytest.raises(Killed if kills else Interrupted) as stopped:
         train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(look, kills=kills))
     done = (Checkpoint({}).load() or {"step": 0})["step"]
+    assert kills or (stopped.value.exit_code == 128 + 15 and f"step {done} is saved" in str(stopped.value))
 
     result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt())
 
@@ -281,13 +278,6 @@ def test_a_run_without_an_average_or_of_a_part_of_an_epoch_goes_on_to_the_same_b
     result = train_to_the_end(params, sets, ProcessGroup(), Checkpoint({"run": 2}), StopAt())
 
     assert differences(result, undisturbed) == []
-
-
-def test_a_stop_says_which_step_is_saved_and_ends_as_a_signal_does(digits):
-    with pytest.raises(Interrupted, match="step 4 is saved") as stopped:
-        new_trainer(digits).run_epoch(StopAt(4))
-
-    assert stopped.value.exit_code == 128 + 15
 
 
 @pytest.mark.parametrize(("minutes", "saves"), [(EACH_STEP, [1, 2, 3, 4, 5, 5]), (60, [5])])
@@ -345,27 +335,3 @@ def test_processes_that_are_stopped_or_killed_end_with_the_same_bits(digits, tmp
 
     for of_process in found:
         assert of_process == {(look, kills): [] for look in looks for kills in (False, True)}
-
-
-def save_where_all_are_due(group, sets, folder):
-    """In one of several processes, in each of which a checkpoint is due after each step: which steps it saves."""
-    saves = []
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("DVC_ROOT", str(folder))
-        monkeypatch.setattr(Checkpoint, "save", lambda self, step, state: saves.append(step))
-        monkeypatch.setattr(Checkpoint, "age", 0 if group.is_main else math.inf)  # it never saves, so it grows
-        train_to_the_end(small_params(epochs=1), sets, group, Checkpoint({}), StopAt())
-    return saves
-
-
-def test_the_main_process_alone_saves_and_when_its_own_checkpoint_is_due(digits, tmp_path):
-    assert run_processes(2, tmp_path, save_where_all_are_due, small_sets(digits), tmp_path) == [[5], []]
-
-
-def test_a_process_that_is_not_the_main_one_prints_nothing(digits, capsys):
-    trainer = new_trainer(digits)
-    trainer._group.rank = 1
-
-    trainer.say("a line")
-
-    assert capsys.readouterr().out == ""
