@@ -5,139 +5,119 @@ from pathlib import Path
 
 import pytest
 
-from src.pipeline.process import UserError
 from src.pipeline.files import read_columns, read_json, sha256, write_file, write_json, write_table
+from src.pipeline.process import UserError
 
 
-@pytest.fixture
-def fails_to_flush(monkeypatch):
-    """A function that makes the flush to disk raise an error."""
-
-    def fail(error: BaseException) -> None:
-        def fsync(_):
-            raise error
-
-        monkeypatch.setattr(os, "fsync", fsync)
-
-    return fail
+def names(folder: Path) -> list[str]:
+    """The names of all that lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_written_with_the_folders_it_needs(tmp_path):
-    write_file(tmp_path / "one/two/file", b"content")
+def test_a_file_is_written_with_the_folders_it_needs_over_what_a_kill_left(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/.file.partial").write_bytes(b"half")
 
-    assert (tmp_path / "one/two/file").read_bytes() == b"content"
+    write_file(tmp_path / "one/file", b"content")
+    write_file(tmp_path / "two/three/file", b"content")
+
+    assert (tmp_path / "two/three/file").read_bytes() == (tmp_path / "one/file").read_bytes() == b"content"
+    assert names(tmp_path / "one") == names(tmp_path / "two/three") == ["file"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError(), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path, fails_to_flush, error):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("so"), RuntimeError),
+        (KeyboardInterrupt("so"), KeyboardInterrupt),
+        (OSError(28, "No space left on device"), UserError),
+    ],
+)
+def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch, error, raised):
     (tmp_path / "file").write_bytes(b"earlier")
-    fails_to_flush(error)
 
-    with pytest.raises(type(error)):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(raised, match=f"{tmp_path}/file: No space left" if raised is UserError else "so"):
         write_file(tmp_path / "file", b"later")
 
     assert (tmp_path / "file").read_bytes() == b"earlier"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path, fails_to_flush):
-    fails_to_flush(OSError(28, os.strerror(28)))
-
-    with pytest.raises(UserError, match=r"can't write .*file: No space left on device"):
-        write_file(tmp_path / "file", b"later")
-
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == ["file"]
 
 
 def test_the_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     events = []
-    rename = Path.replace
-    monkeypatch.setattr(os, "fsync", lambda _: events.append("flush"))
+    fsync, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: events.append(os.fstat(file).st_size) or fsync(file))
     monkeypatch.setattr(Path, "replace", lambda path, target: events.append("rename") or rename(path, target))
 
     write_file(tmp_path / "file", b"content")
 
-    assert events == ["flush", "rename"]
+    assert events == [7, "rename"]
 
 
-def test_what_a_kill_left_is_taken_over_by_the_next_write(tmp_path):
-    (tmp_path / ".file.partial").write_bytes(b"half")
+def test_two_writers_of_one_file_may_have_hidden_files_of_their_own(tmp_path, monkeypatch):
+    hidden = []
+    monkeypatch.setattr(os, "fsync", lambda _: hidden.extend(names(tmp_path)))
 
-    write_file(tmp_path / "file", b"content")
+    write_file(tmp_path / "file", b"content", suffix=".7")
 
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_folder_that_takes_no_files_is_a_clear_error(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-
-    with pytest.raises(UserError, match=r"can't write .*below: "):
-        write_file(tmp_path / "file" / "below", b"content")
+    assert hidden == [".file.7"]
 
 
-def test_json_comes_back_as_it_was(tmp_path):
-    value = {"accuracy": 0.1 + 0.2, "images": 3, "names": ["a", "×"], "none": None}
+def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):
+    value = {"test": {"accuracy": 0.1 + 0.2, "names": ["a", "×"], "none": None}}
 
     write_json(tmp_path / "value.json", value)
+    write_json(tmp_path / "errors.json", {"test": {"errors": 3}})
 
     assert read_json(tmp_path / "value.json") == value
+    assert (tmp_path / "errors.json").read_text() == '{\n  "test": {\n    "errors": 3\n  }\n}\n'
 
 
-def test_json_is_written_to_be_read_by_people(tmp_path):
-    write_json(tmp_path / "value.json", {"test": {"errors": 3}})
+def test_what_is_no_finite_number_is_never_written_as_json(tmp_path):
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "value.json", {"loss": float("nan")})
 
-    assert (tmp_path / "value.json").read_text() == '{\n  "test": {\n    "errors": 3\n  }\n}\n'
-
-
-@pytest.mark.parametrize("content", [b"", b'{"test": ', b"\xff\xfe"])
-def test_damaged_json_is_a_clear_error(tmp_path, content):
-    (tmp_path / "value.json").write_bytes(content)
-
-    with pytest.raises(UserError, match=r"value\.json is missing or damaged; run `dvc repro`"):
-        read_json(tmp_path / "value.json")
+    assert names(tmp_path) == []
 
 
-def test_missing_json_is_a_clear_error(tmp_path):
-    with pytest.raises(UserError, match=r"value\.json is missing or damaged; run `dvc repro`"):
-        read_json(tmp_path / "value.json")
-
-
-def test_a_table_comes_back_by_its_columns(tmp_path):
+def test_a_table_has_a_line_for_each_row_after_its_header_and_comes_back_by_its_columns(tmp_path):
     write_table(tmp_path / "table.csv", [{"class": "0", "f1": 0.5}, {"class": "1, or 2", "f1": 1.0}])
 
-    columns = read_columns(tmp_path / "table.csv")
-
-    assert columns == {"class": ["0", "1, or 2"], "f1": ["0.5", "1.0"]}
-
-
-def test_a_table_has_a_line_for_each_row_after_its_header(tmp_path):
-    write_table(tmp_path / "table.csv", [{"class": "0", "f1": 0.5}, {"class": "1", "f1": 1.0}])
-
-    assert (tmp_path / "table.csv").read_bytes() == b"class,f1\n0,0.5\n1,1.0\n"
+    assert (tmp_path / "table.csv").read_bytes() == b'class,f1\n0,0.5\n"1, or 2",1.0\n'
+    assert read_columns(tmp_path / "table.csv") == {"class": ["0", "1, or 2"], "f1": ["0.5", "1.0"]}
 
 
-def test_a_curve_of_dvclives_is_read_by_its_columns(tmp_path):
-    (tmp_path / "loss.tsv").write_text("step\tloss\n1\t0.5\n2\t0.25\n")
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("step\tloss\n1\t0.5\n2\t0.25\n", {"step": ["1", "2"], "loss": ["0.5", "0.25"]}),
+        ("step\tloss\n", {"step": [], "loss": []}),
+    ],
+)
+def test_a_curve_of_dvclives_is_read_by_its_columns(tmp_path, content, columns):
+    (tmp_path / "loss.tsv").write_text(content)
 
-    columns = read_columns(tmp_path / "loss.tsv")
-
-    assert columns == {"step": ["1", "2"], "loss": ["0.5", "0.25"]}
-
-
-def test_a_curve_without_a_point_has_its_columns_all_the_same(tmp_path):
-    (tmp_path / "loss.tsv").write_text("step\tloss\n")
-
-    columns = read_columns(tmp_path / "loss.tsv")
-
-    assert columns == {"step": [], "loss": []}
+    assert read_columns(tmp_path / "loss.tsv") == columns
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n", b"a,b\n1\n", b"\xff"])
-def test_a_damaged_table_is_a_clear_error(tmp_path, content):
-    (tmp_path / "table.csv").write_bytes(content)
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        *[(read_json, content) for content in (None, b"", b'{"test": ', b"\xff\xfe")],
+        *[(read_columns, content) for content in (None, b"", b"a,b\n1,2,3\n", b"a,b\n1\n", b"\xff")],
+    ],
+)
+def test_a_result_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path, read, content):
+    if content is not None:
+        (tmp_path / "result").write_bytes(content)
 
-    with pytest.raises(UserError, match=r"table\.csv is missing or damaged; run `dvc repro`"):
-        read_columns(tmp_path / "table.csv")
+    with pytest.raises(UserError, match=f"{tmp_path}/result .*dvc repro"):
+        read(tmp_path / "result")
 
 
 def test_a_files_hash_is_its_sha256(tmp_path):

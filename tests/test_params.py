@@ -1,18 +1,17 @@
 """``params.yaml`` is read as DVC reads it, and checked before anything runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import ParseError, parse_yaml
-from helpers.project import QUICK, quick_params
+from helpers.project import QUICK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from src.pipeline.params import load_params
 from src.pipeline.process import UserError
-from src.pipeline.params import Params, load_params
-
-in_one_folder = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def params_text(**spellings: str) -> str:
@@ -39,63 +38,78 @@ def refusal(folder: Path, content: str | bytes) -> str:
     return str(error.value)
 
 
-def test_sound_parameters_arrive_as_they_are_written(tmp_path):
-    file = write_params(tmp_path, params_text())
-
-    params = load_params(file)
+def test_sound_parameters_arrive_as_they_are_written_and_stay(tmp_path):
+    params = load_params(write_params(tmp_path, params_text()))
 
     assert params.model_dump() == QUICK
-
-
-def test_parameters_cannot_be_changed_once_read():
-    params = quick_params(epochs=1)
-
     with pytest.raises(ValueError, match="frozen"):
         params.epochs = 3
 
 
 @pytest.mark.parametrize(
+    ("name", "taken", "refused", "limits"),
+    [
+        ("validation_size", [0, 0.5], [-0.1, 0.6], "at least 0 and at most 0.5"),
+        ("image_size", [28, 512], [27, 513], "at least 28 and at most 512"),
+        ("max_rotation", [0, 180], [-1, 181], "at least 0 and at most 180"),
+        ("max_shift", [0, 14], [-1, 15], "at least 0 and at most 14"),
+        ("max_scaling", [0, 0.99], [-0.1, 1], "at least 0 and below 1"),
+        ("elastic", [0, 5], [-1, 6], "at least 0 and at most 5"),
+        ("seed", [0, 2**32 - 1], [-1, 2**32], "at least 0 and below 4294967296"),
+        ("epochs", [0.01, 10_000], [0, 10_001], "above 0 and at most 10000"),
+        ("batch_size", [3, 60_000], [2, 60_001], "at least 3 and at most 60000"),
+        ("lr", [1e-9, 1], [0, 7.0], "above 0 and at most 1"),
+        ("weight_decay", [0, 1], [-0.1, 1.1], "at least 0 and at most 1"),
+        ("label_smoothing", [0, 0.99], [-0.1, 1], "at least 0 and below 1"),
+        ("ema_decay", [0, 0.9999], [-0.1, 1], "at least 0 and below 1"),
+        ("threads", [0, 1024], [-1, 1025], "at least 0 and at most 1024"),
+        ("checkpoint_minutes", [0.1, 1440], [0, 1441], "above 0 and at most 1440"),
+    ],
+)
+def test_a_value_beyond_a_limit_is_named_with_both_limits(tmp_path, name, taken, refused, limits):
+    for value in taken:
+        assert getattr(load_params(write_params(tmp_path, params_text(**{name: str(value)}))), name) == value
+    for value in refused:
+        line = refusal(tmp_path, params_text(**{name: str(value)}))
+        assert line.endswith(f"params.yaml: {name} = {value}: must be {limits}")
+
+
+@pytest.mark.parametrize(
     ("name", "spelling", "value", "allowed"),
     [
-        ("epochs", "0", "0", "greater than 0"),
-        ("epochs", "ten", "'ten'", "valid number"),
-        ("epochs", "true", "True", "valid number"),
-        ("epochs", "'3'", "'3'", "valid number"),
+        ("epochs", "ten", "'ten'", "number"),
+        ("epochs", "true", "True", "number"),
+        ("epochs", "'3'", "'3'", "number"),
         ("epochs", ".nan", "nan", "finite number"),
-        ("batch_size", "2.5", "2.5", "valid integer"),
-        ("batch_size", "2", "2", "greater than or equal to 3"),
-        ("image_size", "27", "27", "greater than or equal to 28"),
-        ("max_shift", "15", "15", "less than or equal to 14"),
-        ("max_scaling", "1", "1", "less than 1"),
-        ("ema_decay", "1", "1", "less than 1"),
-        ("false_positive_rate", "1", "1", "less than 1"),
+        ("batch_size", "2.5", "2.5", "integer"),
         ("weights", "imagenett", "'imagenett'", "imagenet, random, or a file that ends in .safetensors or .pth"),
-        ("weights", "true", "True", "valid string"),
+        ("weights", "true", "True", "string"),
         ("conv1_init", "summed", "'summed'", "'sum', 'mean' or 'new'"),
-        ("lr", "-0.1", "-0.1", "greater than 0"),
         ("lr", ".nan", "nan", "finite"),
         ("lr", ".inf", "inf", "finite"),
-        ("lr", "~", "None", "valid number"),
         ("optimizer", "adma", "'adma'", "'adam' or 'adamw'"),
-        ("validation_size", "0.9", "0.9", "less than or equal to 0.5"),
-        ("device", "", "None", "'auto', 'cpu', 'cuda', 'xpu' or 'mps'"),
-        ("seed", "[1, 2]", "[1, 2]", "valid integer"),
-        ("launcher", "5", "5", "valid string"),
+        ("seed", "[1, 2]", "[1, 2]", "integer"),
+        ("launcher", "5", "5", "string"),
+        *[("augment", spelling, "", "write true or false") for spelling in ("off", "yes", "y", "0", "'true'", "tRUE")],
     ],
 )
 def test_an_impossible_value_is_named_with_what_is_allowed(tmp_path, name, spelling, value, allowed):
     line = refusal(tmp_path, params_text(**{name: spelling}))
 
-    assert f"params.yaml: {name} = {value}: " in line
+    assert f"params.yaml: {name} = {value}" in line
     assert allowed in line
 
 
-@pytest.mark.parametrize("spelling", ["off", "on", "yes", "no", "y", "0", "1", "'true'", "~", "tRUE"])
-def test_what_is_no_boolean_for_dvc_is_refused_with_the_right_spelling(tmp_path, spelling):
-    line = refusal(tmp_path, params_text(augment=spelling))
+@pytest.mark.parametrize("name", ["lr", "device", "weights", "augment"])
+@pytest.mark.parametrize("spelling", ["", "~"])
+def test_a_parameter_without_a_value_is_called_empty(tmp_path, name, spelling):
+    assert refusal(tmp_path, params_text(**{name: spelling})).endswith(f"params.yaml: {name} is empty")
 
-    assert "augment = " in line
-    assert "write true or false" in line
+
+def test_all_wrong_values_are_named(tmp_path):
+    line = refusal(tmp_path, params_text(lr="7.0", epochs="0", seed="-1"))
+
+    assert [part.split(" = ")[0] for part in line.split(".yaml: ")[1].split("; ")] == ["seed", "epochs", "lr"]
 
 
 @pytest.mark.parametrize(
@@ -146,22 +160,18 @@ def test_a_date_or_another_oddity_is_no_number(tmp_path, spelling):
     refusal(tmp_path, params_text(seed=spelling))
 
 
-def test_an_unknown_parameter_is_named_with_the_nearest_known_one(tmp_path):
-    line = refusal(tmp_path, params_text(epocs="5"))
-
-    assert "unknown parameter 'epocs', did you mean 'epochs'?" in line
-
-
-def test_a_missing_parameter_is_named(tmp_path):
-    text = params_text().replace("lr: 0.008\n", "")
-
-    assert "parameter 'lr' is missing" in refusal(tmp_path, text)
-
-
-def test_a_parameter_that_is_given_twice_is_refused(tmp_path):
-    line = refusal(tmp_path, params_text() + "epochs: 2\n")
-
-    assert 'found duplicate key "epochs"' in line
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (params_text().replace("epochs:", "epocs:"), "params.yaml: unknown parameter 'epocs', .*'epochs'.$"),
+        (params_text(zzz="5"), "params.yaml: unknown parameter 'zzz', .*dataset, offline_fallback"),
+        (params_text().replace("lr: 0.008\n", ""), "params.yaml: parameter 'lr' is missing$"),
+        (params_text() + "epochs: 2\n", f'params.yaml, line {len(QUICK) + 1}: .*duplicate key "epochs"'),
+    ],
+    ids=["misspelt", "unknown", "missing", "twice"],
+)
+def test_a_name_that_is_unknown_missing_or_there_twice_is_named(tmp_path, content, named):
+    assert re.search(named, refusal(tmp_path, content))
 
 
 @pytest.mark.parametrize(
@@ -180,50 +190,37 @@ def test_a_missing_file_is_named(tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
-@in_one_folder
-@given(
-    name=st.sampled_from(list(QUICK)) | st.text(max_size=20),
-    value=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-        max_leaves=5,
-    ),
+NAMES = st.sampled_from(list(QUICK))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
 )
-def test_any_value_of_any_parameter_is_taken_as_dvc_does_or_refused_in_one_line(tmp_path, tries, name, value):
+SPELLINGS = st.text("0123456789+-_.:eExobnftruyN~'\"!&* []{}#,", max_size=12)
+CONTENTS = {
+    "a value": st.builds(lambda name, value: json.dumps(QUICK | {name: value}), NAMES | st.text(max_size=20), VALUES),
+    "a spelling": st.builds(lambda name, spelling: params_text(**{name: spelling}), NAMES, SPELLINGS),
+    "a byte": st.builds(
+        lambda position, noise: params_text().encode()[:position] + noise + params_text().encode()[position + 1 :],
+        st.integers(0, len(params_text()) - 1),
+        st.binary(min_size=1, max_size=3),
+    ),
+}
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("damaged", CONTENTS)
+@given(data=st.data())
+def test_any_change_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path, tries, damaged, data):
     tries("params.yaml mutated", quick=1, full=1)
-    text = json.dumps(QUICK | {name: value})
-
-    check_taken_or_refused(tmp_path, text.encode())
-
-
-@in_one_folder
-@given(name=st.sampled_from(list(QUICK)), spelling=st.text("0123456789+-_.:eExobnftruyN~'\"!&* []{}#,", max_size=12))
-def test_any_spelling_of_any_parameter_is_taken_as_dvc_does_or_refused_in_one_line(tmp_path, tries, name, spelling):
-    tries("params.yaml mutated", quick=1, full=1)
-    text = params_text(**{name: spelling})
-
-    check_taken_or_refused(tmp_path, text.encode())
-
-
-@in_one_folder
-@given(position=st.integers(0, len(params_text()) - 1), noise=st.binary(min_size=1, max_size=3))
-def test_any_damaged_byte_is_taken_as_dvc_does_or_refused_in_one_line(tmp_path, tries, position, noise):
-    tries("params.yaml mutated", quick=1, full=1)
-    content = params_text().encode()
-
-    check_taken_or_refused(tmp_path, content[:position] + noise + content[position + 1 :])
-
-
-def check_taken_or_refused(folder: Path, content: bytes) -> None:
-    """Check that a file gives either DVC's own values of all parameters or one line of error."""
-    file = write_params(folder, content)
+    file = write_params(tmp_path, data.draw(CONTENTS[damaged]))
     try:
-        params: Params = load_params(file)
+        params = load_params(file)
     except UserError as error:
         assert "\n" not in str(error)
         return
     try:
-        dvcs = parse_yaml(content.decode(), "params.yaml")
+        dvcs = parse_yaml(file.read_bytes().decode(), "params.yaml")
     except ParseError as error:
         raise AssertionError("a file that DVC does not read was taken") from error
     assert params.model_dump() == dvcs

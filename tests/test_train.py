@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers.training import Killed, StopAt, small_model, write_small_project
 
-from src.pipeline.process import UserError
-from src.train.stage import main
+from src.pipeline.process import Interrupted, UserError
+from src.resnet.model_file import read_tensors
 from src.train.live import open_live
+from src.train.stage import main
 
 
 def has_accelerator() -> bool:
@@ -39,47 +40,22 @@ def train_in(tmp_path, monkeypatch, digits, torch_as_it_was):
     return train
 
 
-@pytest.mark.parametrize("look", [1, 3, 5, 7, 8, 10, 14])
-def test_a_stopped_run_that_goes_on_ends_with_the_files_of_an_undisturbed_one(train_in, look):
+@pytest.mark.parametrize(
+    ("look", "kills"),
+    [(3, False), (10, False), (10, True)],
+    ids=["stopped in epoch 1", "stopped in epoch 2", "killed in epoch 2"],
+)
+def test_a_disturbed_run_that_goes_on_ends_with_the_files_of_an_undisturbed_one(train_in, tmp_path, look, kills):
     undisturbed = train_in("undisturbed")
-    with pytest.raises(SystemExit) as stopped:
-        train_in("stopped", StopAt(look))
+    with pytest.raises(Killed if kills else Interrupted):
+        train_in("disturbed", StopAt(look, kills=kills))
+    assert len(list((tmp_path / "disturbed/.dvc/tmp/checkpoints").iterdir())) == 1
 
-    files = train_in("stopped")
-
-    assert stopped.value.code == 128 + 15
-    assert files == undisturbed
-    assert "models/model.safetensors" in files
-
-
-@pytest.mark.parametrize("look", [1, 3, 5, 7, 8, 10, 14])
-def test_a_killed_run_that_goes_on_ends_with_the_files_of_an_undisturbed_one(train_in, look):
-    undisturbed = train_in("undisturbed")
-    with pytest.raises(Killed):
-        train_in("killed", StopAt(look, kills=True))
-
-    files = train_in("killed")
+    files = train_in("disturbed")
 
     assert files == undisturbed
+    assert list((tmp_path / "disturbed/.dvc/tmp/checkpoints").iterdir()) == []
     assert "models/model.safetensors" in files
-
-
-def test_a_run_that_is_through_leaves_no_checkpoint(train_in, tmp_path):
-    with pytest.raises(SystemExit):
-        train_in("stopped", StopAt(3))
-
-    files = train_in("stopped")
-
-    assert [name for name in files if name.startswith(".dvc")] == []
-    assert list((tmp_path / "stopped/.dvc/tmp/checkpoints").iterdir()) == []
-
-
-def test_a_run_that_went_on_has_the_curves_of_all_epochs(train_in):
-    with pytest.raises(Killed):
-        train_in("killed", StopAt(10, kills=True))
-
-    files = train_in("killed")
-
     for name in ("train", "validation", "test"):
         for metric in ("loss", "accuracy"):
             header, *rows = files[f"metrics/train/plots/metrics/{name}/{metric}.tsv"].decode().splitlines()
@@ -90,18 +66,34 @@ def test_a_run_that_went_on_has_the_curves_of_all_epochs(train_in):
 def test_without_a_validation_set_its_curves_are_there_and_empty(train_in):
     files = train_in("project", validation_size=0.0)
 
-    assert files["metrics/train/plots/metrics/validation/loss.tsv"] == b"step\tloss\n"
-    assert files["metrics/train/plots/metrics/validation/accuracy.tsv"] == b"step\taccuracy\n"
-    assert "validation" not in json.loads(files["metrics/train/metrics.json"])
+    for metric in ("loss", "accuracy"):
+        assert files[f"metrics/train/plots/metrics/validation/{metric}.tsv"] == f"step\t{metric}\n".encode()
 
 
-def test_the_runs_description_says_what_it_used(train_in):
-    files = train_in("project")
+@pytest.mark.parametrize(
+    ("values", "sets", "images"), [({}, {"train", "validation"}, 77), ({"validation_size": 0.0}, {"train"}, 96)]
+)
+def test_the_metrics_and_the_runs_description_say_what_it_used(train_in, values, sets, images):
+    files = train_in("project", **values)
 
-    run = json.loads(files["models/run.json"])
+    metrics, run = (json.loads(files[name]) for name in ("metrics/train/metrics.json", "models/run.json"))
+    assert metrics.keys() == sets | {"step", "training_images", "dataset", "initial_weights"}  # evaluate has the test's
+    assert (metrics["step"], metrics["training_images"]) == (2, images)
     assert (run["device"], run["precision"], run["threads"], run["processes"]) == ("cpu", "float32", 1, 1)
-    assert (run["dataset"], run["initial_weights"]) == ("sample", "random")
-    assert run["torch"] == torch.__version__
+    for used in (metrics, run):
+        assert (used["dataset"], used["initial_weights"]) == ("sample", "random")
+    assert (run["torch"], run["initial_weights_sha256"]) == (torch.__version__, "none")
+
+
+def test_the_model_that_is_saved_is_the_averaged_one_for_the_image_size_of_the_run(train_in, tmp_path):
+    states = {}
+    for name, ema_decay in (("averaged", 0.9), ("plain", 0.0)):
+        train_in(name, image_size=32, ema_decay=ema_decay)
+        states[name], metadata = read_tensors(tmp_path / name / "models/model.safetensors")
+
+    assert metadata["image_size"] == 32
+    assert not torch.equal(states["averaged"]["0.weight"], states["plain"]["0.weight"])
+    assert not torch.equal(states["plain"]["0.weight"], small_model()[0].weight)
 
 
 @pytest.mark.skipif(not has_accelerator(), reason="needs an accelerator")
@@ -115,30 +107,36 @@ def test_an_accelerator_trains_as_the_cpu_does(train_in):
     assert losses["auto"] == pytest.approx(losses["cpu"], rel=0.02)
 
 
-def test_an_error_of_the_training_is_not_said_to_be_one_of_the_metrics(project, monkeypatch):
-    monkeypatch.chdir(project.path)
+# What dvclive writes
 
+
+def test_an_error_of_the_training_is_not_said_to_be_one_of_the_metrics(in_project):
     with pytest.raises(BrokenPipeError), open_live(writes=True):
         raise BrokenPipeError
 
 
-def test_metrics_that_cannot_be_written_are_an_error_that_names_them(project, monkeypatch):
-    monkeypatch.chdir(project.path)
-
-    with pytest.raises(UserError, match="can't write metrics/train"), open_live(writes=True) as live:
-        (project.path / "metrics/train").rename(project.path / "metrics/gone")
-        (project.path / "metrics/train").write_text("in its place")
+def test_metrics_that_cannot_be_written_are_an_error_that_names_them(in_project):
+    with pytest.raises(UserError, match="metrics/train"), open_live(writes=True) as live:
+        (in_project.path / "metrics/train").rename(in_project.path / "metrics/gone")
+        (in_project.path / "metrics/train").write_text("in its place")
         live.log_run(dataset="sample")
 
 
-def test_a_marker_that_another_run_has_removed_ends_no_training(project, monkeypatch):
+def test_a_marker_that_another_run_has_removed_ends_no_training(in_project, monkeypatch):
     def gone():
         raise FileNotFoundError(2, "No such file or directory", ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED")
 
-    monkeypatch.chdir(project.path)
     monkeypatch.setattr("dvclive.live.cleanup_dvclive_step_completed", gone)
 
     with open_live(writes=True) as live:
         live.log_run(dataset="mnist")
 
-    assert json.loads((project.path / "metrics/train/metrics.json").read_text())["dataset"] == "mnist"
+    assert json.loads(in_project.read("metrics/train/metrics.json"))["dataset"] == "mnist"
+
+
+def test_a_process_that_is_not_the_main_one_writes_no_metrics(in_project):
+    with open_live(writes=False) as live:
+        live.log_epoch({})
+        live.log_run(dataset="mnist")
+
+    assert not (in_project.path / "metrics").exists()

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import nn
 
 from helpers.data import write_data
 from helpers.project import Project, quick_params
-from src.mnist.dataset import Images
-from src.mnist.dataset import Manifest
+from src.mnist.dataset import Images, Manifest
 from src.pipeline.files import write_json
-from src.resnet.machine import Machine
 from src.pipeline.params import Params
+from src.resnet.machine import Machine
 from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup
 from src.train.trainer import Trainer
@@ -35,10 +35,10 @@ def small_sets(digits: tuple) -> dict[str, Images]:
 
     Two processes can share none of these batches equally, nor the validation set.
     """
-    images, labels = (torch.from_numpy(array[::43]) for array in digits)  # 117 of 5,000, which are sorted by class
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    images, labels = (array[::43] for array in digits)  # 117 of 5,000, which are sorted by class
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).numpy()
     parts = {"train": shuffled[:75], "validation": shuffled[75:96], "test": shuffled[96:116]}
-    return {name: Images(images[part], labels[part].long()) for name, part in parts.items()}
+    return {name: Images(images[part], labels[part].astype(np.int64)) for name, part in parts.items()}
 
 
 def small_model() -> nn.Module:
@@ -100,8 +100,8 @@ def train_to_the_end(
     Returns:
         All that there is at the end: the last checkpoint, the metrics of each epoch, the model.
     """
-    trainer = Trainer(params, small_model(), sets, MACHINE, group)
-    trainer.resume(checkpoint)
+    trainer = Trainer(params, small_model(), sets, MACHINE, group, checkpoint)
+    trainer.resume()
     while not trainer.done:
         trainer.run_epoch(stop)
     return {

@@ -24,7 +24,6 @@ OTHER_VALUES = {  # for each parameter one that is not the tests' default
     "precision": "fp32",
     "device": "auto",
     "threads": 1,
-    "false_positive_rate": 0.01,
     "checkpoint_minutes": 1,
     "launcher": "python -u -m",
 }

@@ -1,0 +1,125 @@
+"""MNIST as it is read from its files, and what of it is held out for validation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.data import idx
+from helpers.training import write_small_project
+
+from src.mnist.dataset import Images, load_images, load_manifest, read_idx
+from src.pipeline.process import UserError
+from src.sampling.split import load_sets, split_validation
+
+
+@pytest.fixture
+def small_project(tmp_path, monkeypatch, digits):
+    """The working folder holds 96 training and 20 test images as ``download`` leaves them."""
+    write_small_project(tmp_path, digits)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def numbered(digits):
+    """The digits' labels, 500 of each class and sorted, with images whose pixels are all the image's number."""
+    _, labels = digits
+    return Images(np.broadcast_to(np.arange(5000)[:, None, None], (5000, 28, 28)), labels.astype(np.int64))
+
+
+def numbers(data: Images) -> np.ndarray:
+    """The numbers of ``numbered`` images."""
+    return data.images[:, 0, 0]
+
+
+def test_an_array_is_read_by_the_header_of_its_file(tmp_path):
+    header = bytes([0, 0, 8, 2]) + bytes([0, 0, 0, 2]) + bytes([0, 0, 0, 3])
+    (tmp_path / "file").write_bytes(header + bytes([1, 2, 3, 4, 5, 255]))
+
+    array = read_idx(tmp_path / "file")
+
+    assert array.dtype == np.uint8
+    assert array.tolist() == [[1, 2, 3], [4, 5, 255]]
+
+
+def test_a_dimension_may_be_larger_than_a_byte_can_say(tmp_path):
+    (tmp_path / "file").write_bytes(idx(np.zeros(70_000, np.uint8)))
+
+    assert read_idx(tmp_path / "file").shape == (70_000,)
+
+
+def test_images_and_labels_come_in_the_order_of_their_files(small_project, digits):
+    images, labels = (array[::43] for array in digits)  # as `write_data` chooses them
+
+    train, test = load_images(load_manifest(), "train"), load_images(load_manifest(), "test")
+
+    assert np.array_equal(train.images, images[:96])
+    assert np.array_equal(train.labels, labels[:96])
+    assert np.array_equal(test.images, images[-20:])
+    assert test.labels.dtype == np.int64
+
+
+def test_a_file_that_is_not_the_downloaded_one_is_named(small_project):
+    file = Path("data/mnist/MNIST/raw/t10k-labels-idx1-ubyte")
+    file.write_bytes(file.read_bytes()[:-1] + b"\x00")  # a nine that is called a zero
+
+    load_images(load_manifest(), "train")
+    with pytest.raises(UserError, match=f"{file} .*dvc repro -f download"):
+        load_images(load_manifest(), "test")
+
+
+@pytest.mark.parametrize(
+    "change", [{"training_images": 0}, {"test_images": 10_001}, {"sha256": None}, {"another": 1}, None]
+)
+def test_a_manifest_that_is_damaged_or_not_there_is_named(small_project, change):
+    file = Path("data/manifest.json")
+    if change:
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    else:
+        file.unlink()
+
+    with pytest.raises(UserError, match=f"{file} .*dvc repro -f download"):
+        load_manifest()
+
+
+@pytest.mark.parametrize(
+    ("validation_size", "sizes"),
+    [(0.2, {"train": 77, "validation": 19, "test": 20}), (0, {"train": 96, "test": 20})],
+)
+def test_the_sets_are_what_is_trained_on_what_is_held_out_if_anything_and_the_test_set(
+    small_project, validation_size, sizes
+):
+    sets = load_sets(load_manifest(), validation_size)
+
+    assert {name: len(data.labels) for name, data in sets.items()} == sizes
+
+
+@pytest.mark.parametrize("size", [0.1, 0.05, 1 / 3])
+def test_a_split_holds_out_the_same_share_of_each_class_and_each_image_is_in_one_part(numbered, size):
+    train, validation = split_validation(numbered, size)
+
+    assert len(validation.labels) == round(5000 * size)
+    by_class = np.bincount(validation.labels)
+    assert by_class.max() - by_class.min() <= 1
+    assert sorted([*numbers(train), *numbers(validation)]) == list(range(5000))
+    for part in (train, validation):
+        assert np.array_equal(part.labels, numbered.labels[numbers(part)])
+
+
+def test_what_is_held_out_is_drawn_at_random_and_the_same_each_time(numbered):
+    _, validation = split_validation(numbered, 0.1)
+
+    for label in range(10):
+        distances = np.diff(numbers(validation)[validation.labels == label])
+        assert len(set(distances)) > 10  # not every tenth
+    assert numbers(validation)[:8].tolist() == [23, 31, 32, 36, 51, 62, 69, 87]
+
+
+def test_nothing_is_held_out_where_nothing_is_asked_for(numbered):
+    assert split_validation(numbered, 0) == (numbered, None)
+
+
+def test_a_share_too_small_for_an_image_of_each_class_is_an_error_that_names_it(numbered):
+    with pytest.raises(UserError, match=r"validation_size = 0\.0001 .* 5000 images"):
+        split_validation(numbered, 0.0001)

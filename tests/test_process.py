@@ -1,0 +1,201 @@
+"""How a process of ours begins and ends, and what it makes of signals. DVC goes by its exit status."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.project import ROOT, needs_posix
+
+from src.pipeline.process import INTERRUPTED, exit_code, imported_sources
+from src.train.signals import StopSignal
+
+STAGE = """
+import os, signal, sys
+from src.pipeline.process import Interrupted, UserError
+{on_import}
+
+def main():
+    print("printed")
+    {body}
+"""
+
+
+@pytest.fixture
+def run_stage(tmp_path):
+    """A function that runs a stage as its ``__main__.py`` does, in a process of its own."""
+
+    def run(body="pass", on_import="", **variables) -> subprocess.CompletedProcess:
+        (tmp_path / "stage.py").write_text(STAGE.format(body=body, on_import=on_import))
+        command = [sys.executable, "-c", "from src.pipeline.process import run; run('stage')"]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"} | variables
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        ("pass", 0, None),
+        ("raise UserError('so')", 1, "error: so"),
+        ("open('no such file')", 1, "error: no such file: No such file or directory"),
+        ("raise Interrupted('so', 15)", 143, "interrupted: so"),
+        ("raise KeyboardInterrupt", 130, INTERRUPTED),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, INTERRUPTED),
+        ("sys.exit(3)", 3, None),
+        ("raise RuntimeError('so')", 1, "RuntimeError: so"),  # a mistake of ours
+    ],
+)
+def test_the_exit_status_and_the_last_line_say_how_it_ended(run_stage, body, status, line):
+    done = run_stage(body)
+
+    assert done.returncode == status
+    assert (done.stderr.splitlines() or [None])[-1] == line
+    assert ("Traceback" in done.stderr) is ("RuntimeError" in body)
+    assert done.stdout == "printed\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory"),  # on Windows
+        MemoryError(),
+    ],
+    ids=repr,
+)
+def test_out_of_memory_is_one_line_on_each_device(capsys, error):
+    def main():
+        raise error
+
+    assert exit_code(main) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (")
+    assert "batch_size" in line
+
+
+def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_stage):
+    ours = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
+    shown = f"print({{name: os.environ.get(name) for name in {(*ours, 'GOMP_SPINCOUNT')}}})"
+
+    done = run_stage(on_import=shown, GOMP_SPINCOUNT="5", **dict.fromkeys(ours, "1"))
+
+    assert done.stdout.splitlines()[0] == str(dict.fromkeys(ours) | {"GOMP_SPINCOUNT": "1000"})
+
+
+@needs_posix
+def test_ctrl_c_during_the_import_ends_the_process_at_once(run_stage):
+    done = run_stage(on_import="try: os.kill(os.getpid(), signal.SIGINT)\nfinally: print('went on')")
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{INTERRUPTED}\n")
+
+
+def test_a_line_appears_when_it_is_printed_whatever_the_terminal_can_show(run_stage):
+    done = run_stage("print('28 × 28'); os._exit(7)", PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, done.stdout) == (7, "printed\n28 \\xd7 28\n")
+
+
+def test_the_sources_that_a_process_imported_are_those_and_no_others():
+    program = (
+        "import src.mnist.dataset; from src.pipeline.process import imported_sources, ROOT;"
+        "print(*(file.relative_to(ROOT).as_posix() for file in imported_sources()))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    rooms = ("mnist/dataset", "pipeline/files", "pipeline/paths", "pipeline/process", "pipeline/project")
+    assert done.stdout.split() == ["src/__init__.py", *(f"src/{name}.py" for name in rooms)]
+    assert ROOT / "src/train/signals.py" in imported_sources()
+
+
+# Signals
+
+AFTER_AN_ERROR = """
+    from src.train.signals import StopSignal
+    try:
+        with StopSignal():
+            raise UserError("a process is gone")
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+TRAINING = """
+import sys, time
+from pathlib import Path
+
+import psutil
+
+from src.train.signals import StopSignal
+
+with StopSignal() as stop:
+    print("ready", flush=True)
+    sys.stdin.read()  # until the one that started this is gone, and with it the other end of the pipe
+    while int(sys.argv[1]) in [process.pid for process in psutil.Process().parents()]:
+        time.sleep(0.01)
+    Path("noted.partial").write_text(str(stop.received))
+Path("noted.partial").rename("noted")
+"""
+
+STARTER = """
+import os, subprocess, sys
+
+command = [*sys.argv[1:], str(os.getpid())]
+training = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+training.stdout.readline()
+"""
+
+
+@needs_posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back(handlers_as_they_were, number):
+    handler = signal.getsignal(number)
+
+    with StopSignal() as stop:
+        before = stop.received
+        os.kill(os.getpid(), number)
+        after = stop.received
+
+    assert (before, after) == (None, number)
+    assert signal.getsignal(number) == handler
+
+
+@needs_posix
+def test_a_signal_that_comes_after_an_error_does_not_keep_its_line_from_the_user(run_stage):
+    done = run_stage(AFTER_AN_ERROR.strip())
+
+    assert (done.returncode, done.stderr) == (1, "error: a process is gone\n")
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("name", "between", "variables", "noted"),
+    [
+        ("dvc", (), {"DVC_STAGE": "train"}, "15"),
+        ("dvc", ("sh", "-c", '"$0" "$@"; true'), {"DVC_STAGE": "train"}, "15"),
+        ("an_ide", (), {"DVC_STAGE": "train"}, "15"),
+        ("a_shell", (), {}, "None"),
+    ],
+    ids=["dvc", "dvc by a shell", "another parent of a stage", "not DVC's"],
+)
+def test_the_end_of_the_dvc_that_runs_a_stage_is_a_request_to_stop(tmp_path, name, between, variables, noted):
+    (tmp_path / "training.py").write_text(TRAINING)
+    (tmp_path / name).write_text(STARTER)
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
+    environment |= {"PYTHONPATH": str(ROOT)} | variables
+
+    command = [sys.executable, name, *between, sys.executable, "training.py"]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=60)
+
+    for _ in range(600):  # a minute, for a busy machine
+        if (tmp_path / "noted").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "noted").read_text() == noted
