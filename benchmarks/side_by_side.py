@@ -28,7 +28,7 @@ TITLE = "two trainings at once, images/s: one alone, each of two, the ratio"
 
 
 def main() -> None:
-    pairs = {value: (start(value), start(value)) for value in SPIN_COUNTS}
+    pairs = {value: start_two(value) for value in SPIN_COUNTS}
     alone: dict[str, list[float]] = {value: [] for value in SPIN_COUNTS}
     each_of_two: dict[str, list[float]] = {value: [] for value in SPIN_COUNTS}
     for round_ in range(ROUNDS):
@@ -44,14 +44,15 @@ def main() -> None:
     save_rows(set_up_machine(params.device, params.precision, params.threads), TITLE, rows)
 
 
-def start(value: str) -> subprocess.Popen:
-    """Start a process that trains when it is told to. OpenMP reads its variables as PyTorch is loaded."""
+def start_two(value: str) -> list[subprocess.Popen]:
+    """Start two processes that train when they are told to. OpenMP reads its variables as PyTorch is loaded."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
     environment |= {} if value == UNSET else {"GOMP_SPINCOUNT": value}
-    command = [sys.executable, "-m", "benchmarks.side_by_side", "train"]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()  # it is ready
-    return process
+    command, pipe = [sys.executable, "-m", "benchmarks.side_by_side", "train"], subprocess.PIPE
+    pair = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for process in pair:
+        process.stdout.readline()  # it is ready
+    return pair
 
 
 def take_turn(processes: Sequence[subprocess.Popen], seconds: float) -> list[float]:
