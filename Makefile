@@ -11,11 +11,11 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: setup  ## set up, then run the workflow: download, train, evaluate, report, outliers, export
+repro: setup  ## set up, then run the workflow: download, train, evaluate, report
 	@.ci/check-commit
 	@$(RUN) src.pipeline.params
 	$(RUN) dvc repro
-	@$(RUN) src.report.summary
+	@$(RUN) src.summary
 
 demo: setup-demo  ## set up, then serve a page to draw digits on, for a model that `make repro` has made
 	@$(RUN) src.predict.demo
@@ -43,7 +43,7 @@ docs: setup  ## fill in what README.md and docs/ say of committed figures
 walk: setup-dev  ## run the commands in README.md and docs/, and write what they print there; takes minutes
 	$(RUN) pytest --all --write tests/test_walk.py -k commands
 
-lock: setup  ## bring dvc.lock up to date where comments, docstrings or the layout changed
+lock: setup  ## bring each dvc.lock up to date where comments, docstrings or the layout changed
 	$(RUN) release.lock
 
 BENCH ?=

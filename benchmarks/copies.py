@@ -1,4 +1,4 @@
-"""Commands in a copy of the project, timed: what it holds now, with other parameters, in a folder that goes away."""
+"""Commands in a temporary copy of the project with other parameters, timed."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from src.pipeline.process import UserError
 from src.pipeline.params import PARAMS_FILE
+from src.pipeline.process import UserError
 
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,18 +1,40 @@
-"""The machine that something is measured on."""
+"""The name of the machine that something is measured on: what a result's bits and seconds depend on."""
 
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from src.resnet.machine import Machine
+
+def machine_name(used: Mapping[str, object]) -> str:
+    """Name this computer's processor, what is used of it, and the PyTorch that uses it.
+
+    A processor that was kept from AVX-512 is another than one that has none, and is named so.
+
+    Args:
+        used: ``Machine.describe()``, or a run's ``models/run.json``, which has the same and its version of PyTorch.
+    """
+    has_avx512 = torch.cpu.get_capabilities().get("avx512_f", False)  # of the processor, used or not
+    masked = used["device"] == "cpu" and used["instructions"] == "AVX2" and has_avx512
+    threads = f"{used['threads']} thread{'s' if used['threads'] != 1 else ''}"
+    instructions = f"{used['instructions']}{' (AVX-512 masked)' if masked else ''}"
+    version = used.get("torch", torch.__version__)
+    return f"{processor_name()}, {used['device']}, {used['precision']}, {threads}, {instructions}, torch {version}"
+
+
+def short_name(machine: str) -> str:
+    """Shorten a machine's name for a sentence: "AMD EPYC (float32, 2 threads, AVX2)"."""
+    processor, *parts = machine.split(", ")
+    told = [part for part in parts if part != "cpu" and not part.startswith("torch ")]
+    return f"{processor} ({', '.join(told)})" if told else processor
 
 
 def processor_name() -> str:
-    """As the operating system calls it."""
+    """Name the processor as the operating system does."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -21,13 +43,3 @@ def processor_name() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def machine_name(machine: Machine) -> str:
-    """The processor, what is used of it, and the PyTorch that uses it: what a result's bits and seconds depend on.
-
-    A processor that was kept from AVX-512 is another than one that has none, and is named so.
-    """
-    has_avx512 = torch.cpu.get_capabilities().get("avx512_f", False)  # of the processor, used or not
-    masked = machine.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2" and has_avx512
-    return f"{processor_name()}, {machine}{' (AVX-512 masked)' if masked else ''}, torch {torch.__version__}"

@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 import dvc.api
 
+from benchmarks.machine import machine_name
 from benchmarks.recipes import parameters
-from src.pipeline.process import UserError
 from src.pipeline.params import PARAMS_FILE, Params
+from src.pipeline.paths import RUN_FILE
+from src.pipeline.process import UserError
 
 POLL_SECONDS, PATIENCE = 2.0, 10
+METRICS = ("validation.accuracy", "validation.loss", "test.accuracy")
 
 
 class Experiment(NamedTuple):
@@ -27,11 +30,14 @@ class Experiment(NamedTuple):
     last_stage: str
     result: str  # a metric of that stage
 
-    def row(self, params: Params) -> dict:
-        """Have DVC's queue make the experiment, or find that it has been made: its row of ``dvc exp show``.
+    def measure(self, params: Params) -> dict:
+        """Have DVC's queue make the experiment, or find that it has been made, and read its metrics.
 
         Args:
             params: what ``params.yaml`` says.
+
+        Returns:
+            A run for `recipes.save_runs`; None for a figure that it does not have.
 
         Raises:
             UserError: it failed, or there is one of that name with other parameters.
@@ -42,14 +48,23 @@ class Experiment(NamedTuple):
             row = self._find()
         if row is None:
             raise UserError(f"{self.name} failed; see `dvc queue logs {self.name}`")
-        for name, value in parameters(params, self.changes).items():
+        asked = parameters(params, self.changes)
+        for name, value in asked.items():
             was = row.get(name, row.get(f"{PARAMS_FILE}:{name}"))  # the longer name where a metric has the short one
             if was not in (value, str(value)):
                 raise UserError(f"{self.name} was run with {name}={was}; `dvc exp remove {self.name}`")
-        return row
+        used = json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))
+        return {
+            "parameters": {name: value for name, value in asked.items() if name not in ("weights", "seed")},
+            "weights": Path(str(asked["weights"])).name,
+            "seed": asked["seed"],
+            **{metric.replace(".", "_"): row.get(metric) for metric in METRICS},
+            "seconds": self._training_seconds(),
+            "machine": machine_name(used),
+        }
 
-    def training_seconds(self) -> float | None:
-        """The seconds of all epochs, as ``train`` printed them; None where they were not trained in one go."""
+    def _training_seconds(self) -> float | None:
+        """Add up the seconds of all epochs, as ``train`` printed them; None where it was interrupted."""
         if self._state() is None:
             return None
         log = dvc_prints("queue", "logs", self.name)
@@ -58,7 +73,7 @@ class Experiment(NamedTuple):
         return sum(map(int, seconds))
 
     def _find(self) -> dict | None:
-        """Its row, once it is through: DVC shows the last commit's metrics for one that is running or has failed."""
+        """Find its row once it is through: for one that runs or has failed DVC shows the last commit's metrics."""
         rows = [row for row in dvc.api.exp_show() if row["Experiment"] == self.name]
         rows = [row for row in rows if row["State"] in (None, "Success")]  # None for one that was not in the queue
         rows = [{name: None if value == "None" else value for name, value in row.items()} for row in rows]
@@ -84,13 +99,13 @@ class Experiment(NamedTuple):
             idle = 0 if worker_is_active() else idle + 1
 
     def _state(self) -> str | None:
-        """What ``dvc queue status`` says of it; None where it is not in the queue."""
+        """Read what ``dvc queue status`` says of it; None where it is not in the queue."""
         found = re.search(rf"^\w+ +{self.name} .* (\w+) *$", dvc_prints("queue", "status"), re.MULTILINE)
         return found[1] if found else None
 
 
 def worker_is_active() -> bool:
-    """Whether a worker of the queue is at work."""
+    """Tell whether a worker of the queue is at work."""
     return "Worker status: 0 active" not in dvc_prints("queue", "status")
 
 

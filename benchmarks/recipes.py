@@ -1,11 +1,14 @@
-"""The recipes that are measured: what each changes of ``params.yaml``, and how a result says what it was made with."""
+"""The recipes that are measured, and the files of what was measured: a run a line."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from src.pipeline.files import write_file
 from src.pipeline.params import Params
 
 SHORT = {"batch_size": 192, "augment": False, "label_smoothing": 0.1, "validation_size": 0.0}
-RECIPES: dict[str, dict[str, object]] = {
+RECIPES: dict[str, dict[str, object]] = {  # what each changes of params.yaml
     "default": {},
     "accuracy": {"epochs": 20},  # the lowest loss at the end in benchmarks/sweep.json
     # Few images, just enough for 99% of held-out ones by benchmarks/sweep.json, and a margin.
@@ -13,22 +16,52 @@ RECIPES: dict[str, dict[str, object]] = {
     "fastest-from-random": {"epochs": 1, "lr": 0.004, "optimizer": "adamw", "weight_decay": 0.1} | SHORT,
 }
 NO_PART_OF_A_RECIPE = {
-    *("weights", "seed", "device", "threads"),  # a result names them, or its machine, by themselves
-    *("offline_fallback", "checkpoint_minutes", "launcher", "false_positive_rate"),  # no accuracy depends on them
+    # A result names these, or its machine, by themselves
+    "device",
+    "seed",
+    "threads",
+    "weights",
+    # No accuracy depends on these
+    "checkpoint_minutes",
+    "launcher",
+    "offline_fallback",
 }
 
 
 def fastest(weights: str) -> dict[str, object]:
-    """The fastest recipe from these weights, a value of the parameter."""
+    """Choose the fastest recipe from these weights, a value of the parameter."""
     return RECIPES["fastest-from-random" if weights == "random" else "fastest"]
 
 
 def parameters(params: Params, overrides: Mapping[str, object]) -> dict[str, object]:
-    """All that a recipe is, with these defaults: a result is of them, whatever the defaults become."""
+    """List all that a recipe is, with these defaults: a result is of them, whatever the defaults become."""
     return params.model_dump(exclude=NO_PART_OF_A_RECIPE) | overrides
 
 
-def changes(recipe: Mapping[str, object], since: Mapping[str, object]) -> str:
-    """What a recipe changes of another, in Markdown."""
-    changed = {name: value for name, value in recipe.items() if value != since.get(name)}
-    return ", ".join(f"`{name}={value}`" for name, value in changed.items()) or "the defaults"
+def differences(recipe: Mapping[str, object], base: Mapping[str, object]) -> dict[str, object]:
+    """Find the parameters in which a recipe differs from another; None for one that it does not have."""
+    return {name: recipe.get(name) for name in base | recipe if recipe.get(name) != base.get(name)}
+
+
+def load_runs(file: Path) -> list[dict]:
+    """Read what was measured so far, each run with all its ``parameters``; nothing where there is no such file."""
+    if not file.exists():
+        return []
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    runs = []
+    for run in stored["runs"]:
+        all_of_them = stored["base"] | run.pop("changes")
+        runs.append({"parameters": {name: value for name, value in all_of_them.items() if value is not None}} | run)
+    return runs
+
+
+def save_runs(file: Path, runs: Sequence[Mapping]) -> None:
+    """Write runs for `load_runs`: the parameters of the first, then for each a line with what it changes of them."""
+    base = runs[0]["parameters"]
+    lines = []
+    for run in runs:
+        changes = differences(run["parameters"], base)
+        rest = {name: value for name, value in run.items() if name != "parameters"}
+        lines.append(json.dumps({"changes": changes} | rest))
+    text = '{\n"base": ' + json.dumps(base, indent=2) + ',\n"runs": [\n' + ",\n".join(lines) + "\n]\n}\n"
+    write_file(file, text.encode())

@@ -9,14 +9,10 @@ from benchmarks.copies import project_copy, run_module
 from benchmarks.recipes import fastest
 
 SEEDS = (1, 2, 3, 4, 5)  # the recipes were chosen with others
-PEERS = {  # each with the command of a run; a seed follows it
-    "PyTorch's mnist example": ["benchmarks.mnist_example"],
-    "plain fine-tuning loop": ["benchmarks.fine_tuning"],
-}
-PEER_SEEDS = SEEDS[::2]
+PEER, PEER_SEEDS = "PyTorch's mnist example", (1, 3, 5)
 GOALS = (0.99, 0.995)
-TIMES = "seconds to 99%"
-BY_SEED = ", by seed"
+TIMES = "seconds to 99%, median and each seed"
+MEDIAN = "median"
 EPOCH = re.compile(r"^epoch.* test (?:loss [\d.]+ )?accuracy ([\d.]+)%")
 
 
@@ -30,69 +26,44 @@ def measure_times(
 
     Args:
         common: parameters of all runs.
-        weights: what the fastest recipe starts from; the peers and the defaults start from the first of them.
+        weights: what the fastest recipe starts from; the defaults start from the first of them.
         known: the groups of rows that an earlier call yielded on this machine.
     """
-    seconds = {
-        name.removesuffix(BY_SEED): dict(runs) for name, runs in known.get(TIMES, {}).items() if name.endswith(BY_SEED)
-    }
+    rows = {name: dict(row) for name, row in known.get(TIMES, {}).items()}
     for seed in SEEDS:
         for name, overrides, command in contestants(seed, weights):
-            runs = seconds.setdefault(name, {})
-            if str(seed) not in runs:
+            row = rows.setdefault(name, {MEDIAN: None})
+            if str(seed) not in row:
                 with project_copy(common | overrides) as root:
-                    runs[str(seed)] = first_time(GOALS[0], run_module(root, command))
-                yield TIMES, with_ratios(seconds)
+                    row[str(seed)] = first_time(GOALS[0], run_module(root, command))
+                row[MEDIAN] = median([seconds for key, seconds in row.items() if key != MEDIAN])
+                yield TIMES, {name: {MEDIAN: row[MEDIAN]} | dict(sorted(row.items())) for name, row in rows.items()}
     if "defaults" not in known:
         yield "defaults", defaults(common | {"weights": weights[0]})
 
 
 def contestants(seed: int, weights: list[str]) -> Iterator[tuple[str, dict[str, object], list[str]]]:
-    """What is timed with this seed: its name, its parameters, its module and arguments."""
+    """Yield what is timed with this seed: its name, its parameters, its module and arguments."""
     for start in weights:
-        yield (
-            f"fastest recipe from {Path(start).name}",
-            fastest(start) | {"weights": start, "seed": seed},
-            ["src.train"],
-        )
-    for name, command in PEERS.items() if seed in PEER_SEEDS else ():
-        yield name, {"weights": weights[0]}, [*command, str(seed)]
+        changes = fastest(start) | {"weights": start, "seed": seed}
+        yield f"fastest recipe from {Path(start).name}", changes, ["src.train"]
+    if seed in PEER_SEEDS:
+        yield PEER, {"weights": "random"}, ["benchmarks.mnist_example", str(seed)]
 
 
 def first_time(goal: float, lines: Iterable[tuple[float, str]]) -> float | None:
-    """When an epoch's line first gives ``goal`` on the test set; None where none does."""
+    """Find when an epoch's line first gives ``goal`` on the test set; None where none does."""
     return next((at for at, line in lines if (found := EPOCH.search(line)) and float(found[1]) >= 100 * goal), None)
 
 
-def with_ratios(seconds: Mapping[str, Mapping[str, float | None]]) -> dict[str, object]:
-    """Add each median, and the fastest recipes' over the peers'. A run that misses counts as one that takes for ever.
-
-    Median and ratio are None where half of the runs or more miss.
-    """
-    medians = {
-        name: statistics.median_high([float("inf") if one is None else one for one in runs.values()])
-        for name, runs in seconds.items()
-    }
-    rows: dict[str, object] = {name + BY_SEED: dict(sorted(runs.items())) for name, runs in seconds.items()}
-    rows |= {f"{name}, median": finite(median) for name, median in medians.items()}
-    for peer in [name for name in PEERS if name in medians]:
-        ours = {name: median for name, median in medians.items() if name not in PEERS}
-        rows |= {f"{name} against {peer}": ratio(median, medians[peer]) for name, median in ours.items()}
-    return rows
-
-
-def ratio(ours: float, theirs: float) -> float | None:
-    """Ours over theirs; None where either misses."""
-    return ours / theirs if max(ours, theirs) < float("inf") else None
-
-
-def finite(number: float) -> float | None:
-    """The number; None for what is none, or has no end."""
-    return number if number < float("inf") else None
+def median(seconds: Iterable[float | None]) -> float | None:
+    """Take the median, where a run that misses counts as infinite; None where half of them or more miss."""
+    middle = statistics.median_high([float("inf") if one is None else one for one in seconds])
+    return middle if middle < float("inf") else None
 
 
 def defaults(overrides: Mapping[str, object]) -> dict[str, object]:
-    """A whole training with the defaults, seed 0: when it passes each goal, and when it ends."""
+    """Make a whole training with the defaults, seed 0: when it passes each goal, and when it ends."""
     with project_copy(overrides) as root:
         lines = list(run_module(root, ["src.train"]))
     return {

@@ -7,15 +7,17 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
 
+from benchmarks import bench, recipes, seeds, sweep
+from benchmarks.machine import short_name
 from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, not_downloaded, table
 
 ROOT = Path(__file__).resolve().parent.parent
+PIPELINES = ("dvc.yaml", "src/reader/dvc.yaml")
 NOT_TIMED = "How long the training takes has not been measured yet."
 NO_SEEDS = "No run over several seeds is committed yet."
 WEIGHTS = {
@@ -32,9 +34,10 @@ def headline() -> str:
     missing = not_downloaded(defaults(), train)
     sentences = [
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
-        f"The committed run: the defaults, {train['step']} epoch{'s' * (train['step'] > 1)} on",
-        f"{train['training_images']:,} images of {DATASETS[train['dataset']]}, from {weights}.",
-        *([f"{missing}, which the defaults ask for, could not be downloaded where it ran."] if missing else []),
+        "This repository includes the results of one run with the default settings:",
+        f"{train['step']} epoch{'s' * (train['step'] > 1)} on {train['training_images']:,} images of",
+        f"{DATASETS[train['dataset']]}, from {weights}.",
+        *([f"{missing}, which the defaults ask for, could not be downloaded there."] if missing else []),
     ]
     return " ".join(sentences)
 
@@ -54,13 +57,10 @@ def calibration() -> str:
 
 
 def outliers() -> str:
-    measured = read("metrics/outliers/metrics.json")["outliers"]
+    rates = read("metrics/reader/outliers.json")
     return (
-        f"Of the committed run's test images, {measured['false_positive_rate']:.2%} are called unlike any digit. "
-        f"Of drawings of what is no digit, {measured['true_positive_rate']:.1%} are, on average over their kinds. "
-        "The head was fitted to other drawings of the same kinds. "
-        "The threshold is set on the validation images. Its share was lowered once, after a look at the figure of the "
-        "test images."
+        f"In the committed run it flags {rates['true_positive_rate']:.1%} of drawings that are not digits, on average "
+        f"over their kinds, and {rates['false_positive_rate']:.2%} of the test images."
     )
 
 
@@ -75,69 +75,46 @@ def answers() -> str:
 
 
 def export() -> str:
-    share = read("metrics/export/metrics.json")["onnx"]["same_predictions"]
-    return f"{share:.2%} of the test images get the class that PyTorch gives"
+    return f"{read('metrics/reader/export.json')['same_predictions']:.2%}"
 
 
-def disk() -> str:
-    return re.search(r"takes ([\d.]+ GB) in \.venv", text(".ci/setup"))[1]
-
-
-def download() -> str:
-    """What setting up downloads, on the last machine where that was measured."""
-    *_, measured = (each["set-up"] for each in read("benchmarks/results.json")["columns"].values() if "set-up" in each)
-    return f"{measured['downloaded, MiB'] * 2**20 / 1e9:.1f} GB"
+def onnx_size() -> str:
+    outs = yaml.safe_load(text("src/reader/dvc.lock"))["stages"]["export"]["outs"]
+    return f"{next(out['size'] for out in outs if out['path'] == 'models/model.onnx') / 1e6:.0f} MB"
 
 
 def duration() -> str:
-    """How long the defaults take: trainings over seeds with them, a whole one of the benchmark's, or its rate.
+    """How long the defaults take: trainings over seeds with them, or a whole one of the benchmark's.
 
     And the rest of the workflow, where it was measured on that machine.
     """
-    epochs, images = defaults().epochs, read("metrics/train/metrics.json")["training_images"]
     times, rest = {}, {}
-    for machine, measured in read("benchmarks/results.json")["columns"].items():
+    for machine, measured in read("benchmarks/results.json").items():
         if "masked" in machine:
             continue  # nobody's own machine
+        if measured.get("defaults", {}).get("epochs") == defaults().epochs:
+            times[machine] = measured["defaults"]["seconds in all"]
         if workflow := measured.get("dvc repro, seconds"):
-            rest[machine] = f", and the rest of the workflow {workflow['all but the training']:.0f} s besides downloads"
-        if measured.get("defaults", {}).get("epochs") == epochs:
-            times[machine] = f"{measured['defaults']['seconds in all'] / 60:.0f} min"
-        elif rate := measured.get("training with the defaults", {}).get("28 px, images/s"):
-            times[machine] = f"about {epochs * images / rate / 60:.0f} min, by the rate of a few steps,"
-    times |= {machine: f"{seconds / 60:.0f} min" for machine, seconds in seconds_of_the_defaults().items()}
-    listed = "; ".join(f"{time} on {in_short(machine)}{rest.get(machine, '')}" for machine, time in times.items())
-    return f"The training takes {listed}." if times else NOT_TIMED
-
-
-def in_short(machine: str) -> str:
-    """A machine's name for a sentence: "AMD EPYC, cpu, float32, 2 threads, AVX2, torch 2.15" without the last part."""
-    processor, *parts = machine.split(", ")
-    told = [part for part in parts if part != "cpu" and not part.startswith("torch ")]
-    return f"{processor} ({', '.join(told)})" if told else processor
-
-
-def seconds_of_the_defaults() -> dict[str, float]:
-    """The median seconds of the trainings with today's defaults over seeds, from whatever weights, by machine."""
-    from benchmarks.seeds import by_kind
-
+            rest[machine] = f", and the rest of the workflow {workflow['all but the training']:.0f} s"
     seconds = defaultdict(list)
-    for (recipe, _, machine), group in by_kind(seed_runs(), defaults()).items():
+    for (recipe, _, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         if recipe == "default":
             seconds[machine] += [run["seconds"] for run in group if run["seconds"] is not None]
-    return {machine: statistics.median(each) for machine, each in seconds.items() if each}
+    times |= {machine: statistics.median(each) for machine, each in seconds.items() if each}
+    listed = [f"{time / 60:.0f} min on {short_name(on)}{rest.get(on, '')}" for on, time in times.items()]
+    return f"The training takes {'; '.join(listed)}." if listed else NOT_TIMED
 
 
 def last_lines() -> str:
     """What ``make repro`` ends with, by the command itself."""
-    return f"```text\n{run(sys.executable, '-m', 'src.summary').strip()}\n```"
-
-
-def graph() -> str:
-    return f"```mermaid\n{run(sys.executable, '-m', 'dvc', 'dag', '--mermaid').strip()}\n```"
+    someone = {"GIT_COMMITTER_NAME": "Someone", "GIT_COMMITTER_EMAIL": "someone@example.com"}  # so all print the same
+    command = [sys.executable, "-m", "src.summary"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | someone, capture_output=True, text=True, check=True)
+    return f"```text\n{done.stdout.strip()}\n```"
 
 
 def stages() -> str:
+    """A table of the core's stages."""
     rows = []
     for name, stage in yaml.safe_load(text("dvc.yaml"))["stages"].items():
         outs = [out if isinstance(out, dict) else {out: {}} for out in stage.get("outs", [])]
@@ -152,7 +129,8 @@ def stages() -> str:
 
 def parameters() -> str:
     """Tables of params.yaml: its sections, defaults and comments, and the stages that depend on each."""
-    stages = yaml.safe_load(text("dvc.yaml"))["stages"]
+    pipelines = [yaml.safe_load(text(name))["stages"] for name in PIPELINES if (ROOT / name).exists()]
+    read_by = {name: of for pipeline in pipelines for name, of in pipeline.items()}
     lines = []
     for line in text("params.yaml").splitlines()[1:]:
         if section := re.fullmatch(r"# (.+)", line):
@@ -160,36 +138,26 @@ def parameters() -> str:
             lines += ["", f"### {section[1]}", "", header]
         elif found := re.fullmatch(r"(\w+): (.+?) +# (.+)", line):
             name, default, meaning = found.groups()
-            read_by = [
-                f"`{stage}`" for stage, of in stages.items() if name in of["params"] or f"${{{name}}}" in of["cmd"]
-            ]
-            lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(read_by) or '-'} |")
+            by = [f"`{stage}`" for stage, of in read_by.items() if name in of["params"] or f"${{{name}}}" in of["cmd"]]
+            lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(by) or '-'} |")
     return "\n".join(lines[1:])
 
 
 def benchmark() -> str:
-    from benchmarks.__main__ import table as rows_of  # imports torch, which the other facts need not wait for
-
-    return "\n".join(rows_of(read("benchmarks/results.json")["columns"]))
+    return "\n".join(bench.table(read("benchmarks/results.json")))
 
 
-def sweep() -> str:
-    from benchmarks.sweep import table as rows_of
-
-    return "\n".join(rows_of(read("benchmarks/sweep.json")["runs"], defaults()))
+def sweeps() -> str:
+    return "\n".join(sweep.table(recipes.load_runs(ROOT / sweep.RESULTS_FILE), defaults()))
 
 
-def seeds() -> str:
-    from benchmarks.seeds import table as rows_of
-
-    return "\n".join(rows_of(seed_runs(), defaults())) if seed_runs() else NO_SEEDS
+def several_seeds() -> str:
+    return "\n".join(seeds.table(seed_runs(), defaults())) if seed_runs() else NO_SEEDS
 
 
 def seeds_in_short() -> str:
-    from benchmarks.seeds import by_kind
-
     cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # by weights, for each recipe on each machine
-    for (recipe, weights, machine), group in by_kind(seed_runs(), defaults()).items():
+    for (recipe, weights, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         accuracies = [run["test_accuracy"] for run in group]
         figures = f"{statistics.mean(accuracies):.2%} (worst of {len(group)}: {min(accuracies):.2%})"
         cells[recipe.removesuffix("-from-random"), machine][weights] = figures
@@ -199,34 +167,14 @@ def seeds_in_short() -> str:
     return table(header, rows) if rows else NO_SEEDS
 
 
-def seed_runs() -> list[dict]:
-    return read("benchmarks/seeds.json")["runs"] if there("benchmarks/seeds.json") else []
-
-
 def pictures() -> str:
-    from benchmarks.pictures import table as rows_of
+    from benchmarks.pictures import table as rows_of  # imports the reader, which the other facts need not wait for
 
     return "\n".join(rows_of(read("benchmarks/pictures.json")))
 
 
-def formats() -> str:
-    from src.reader.picture import FORMATS
-
-    *names, last = FORMATS
-    return f"{', '.join(names)} and {last}"
-
-
-def onnx_size() -> str:
-    stage = yaml.safe_load(text("dvc.lock"))["stages"]["export"]
-    return f"{next(out['size'] for out in stage['outs'] if out['path'] == 'models/model.onnx') / 1e6:.0f} MB"
-
-
-def citation() -> str:
-    cited = yaml.safe_load(text("CITATION.cff"))
-    authors = ", ".join(author["name"] for author in cited["authors"])
-    return (
-        f"{authors}. *{cited['title']}*. [`CITATION.cff`](CITATION.cff) has the fields, and the papers to cite with it."
-    )
+def seed_runs() -> list[dict]:
+    return recipes.load_runs(ROOT / seeds.RESULTS_FILE)
 
 
 def text(name: str) -> str:
@@ -241,23 +189,10 @@ def defaults() -> Params:
     return load_params(ROOT / "params.yaml")
 
 
-def there(name: str) -> bool:
-    return (ROOT / name).exists()
-
-
-def run(*command: str) -> str:
-    someone = {"GIT_COMMITTER_NAME": "Someone", "GIT_COMMITTER_EMAIL": "someone@example.com"}  # so all print the same
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | someone, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def names(functions: Iterable[Callable[[], str]]) -> dict[str, Callable[[], str]]:
-    return {function.__name__.replace("_", "-"): function for function in functions}
-
-
-FACTS = names(
-    (
-        headline, results, calibration, outliers, answers, export, disk, download, duration, last_lines, graph, stages,
-        parameters, benchmark, sweep, seeds, seeds_in_short, pictures, formats, onnx_size, citation,
+FACTS = {
+    fact.__name__.replace("_", "-"): fact
+    for fact in (
+        answers, benchmark, calibration, duration, export, headline, last_lines, onnx_size, outliers, parameters,
+        pictures, results, seeds_in_short, several_seeds, stages, sweeps,
     )
-)  # fmt: skip
+}  # fmt: skip

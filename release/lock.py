@@ -1,8 +1,8 @@
-"""``make lock``: bring dvc.lock up to date with sources in which comments, docstrings or the layout changed.
+"""``make lock``: bring each dvc.lock up to date with sources in which comments, docstrings or the layout changed.
 
-An edited comment gives a stage's folder another hash, and so DVC would run the stage again. This writes the new
-hashes into dvc.lock and nothing else, where the code is what it was when dvc.lock was committed. It works in a fresh
-clone that has neither data nor model, where ``dvc commit`` does not.
+An edited comment gives a stage's folder another hash, and so DVC would run the stage again. This writes the new hashes
+and nothing else, where the code is what it was when the dvc.lock was committed. It works in a fresh clone that has
+neither data nor model, where ``dvc commit`` does not.
 """
 
 import ast
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -22,26 +22,34 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def main() -> None:
-    if git("status", "--porcelain", "dvc.lock"):
-        sys.exit("error: dvc.lock is not committed; commit the run that it is of first")
-    then = git("log", "-1", "--format=%H", "--", "dvc.lock").strip()
-    if stale := stale_sources(then):
-        sys.exit(f"error: {', '.join(stale)} was not what dvc.lock says when it was committed: run `dvc repro`")
     with Repo() as repo, repo.lock:
         stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+        stages = [stage for stage in stages if Path(lock_of(stage)).exists()]  # the reader's may have never run
+        run_in = {lock: git("log", "-1", "--format=%H", "--", lock).strip() for lock in map(lock_of, stages)}
+        for lock, commit in run_in.items():
+            if git("status", "--porcelain", lock):
+                sys.exit(f"error: {lock} is not committed; commit the run that it is of first")
+            if stale := stale_sources(lock, commit):
+                sys.exit(f"error: {', '.join(stale)} was not what {lock} says when it was committed: run `dvc repro`")
         for stage in stages:
             before = recorded(stage)
             if stage.cmd_changed:
                 sys.exit(f"error: the command of {stage.name} changed since its run: run `dvc repro`")
             stage.save(allow_missing=True, run_cache=False)
             now = recorded(stage)
-            sources = [name for name in changed(before, now) if name.startswith(SOURCES)]
-            others = [name for name in changed(before, now) if name not in sources]
-            if others := others or with_other_code(sources, then):
+            changed = [name for name in now if now[name] != before.get(name)]
+            sources = [name for name in changed if name.startswith(SOURCES)]
+            others = [name for name in changed if name not in sources]
+            if others := others or with_other_code(sources, run_in[lock_of(stage)]):
                 sys.exit(f"error: {', '.join(others)} changed since the run of {stage.name}: run `dvc repro`")
         for stage in stages:
             stage.dump(update_pipeline=False)
-    print("lock: dvc.lock has the sources as they are now; `make release-check` says whether all agrees")
+    print(f"lock: {', '.join(run_in)}: the sources as they are now; `make release-check` says whether all agrees")
+
+
+def lock_of(stage: PipelineStage) -> str:
+    """Find the dvc.lock beside a stage's dvc.yaml, by its path in the project."""
+    return Path(stage.path_in_repo).with_name("dvc.lock").as_posix()
 
 
 def recorded(stage: PipelineStage) -> dict[str, object]:
@@ -49,12 +57,8 @@ def recorded(stage: PipelineStage) -> dict[str, object]:
     return {part.def_path: part.hash_info.value for part in (*stage.deps, *stage.outs) if part.hash_info}
 
 
-def changed(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    return [name for name in now if now[name] != before.get(name)]
-
-
-def stale_sources(commit: str) -> list[str]:
-    """List the sources that a commit's dvc.lock has other hashes of than that commit's files have."""
+def stale_sources(lock: str, commit: str) -> list[str]:
+    """List the sources that a lock has other hashes of than the files of the commit that it was committed in."""
     with tempfile.TemporaryDirectory() as folder:
         # A zip: to unpack a tar file with a `filter` takes Python 3.11.4, and Debian 12 has 3.11.2
         archive = subprocess.run(["git", "archive", "--format=zip", commit], capture_output=True, check=True).stdout
@@ -62,7 +66,8 @@ def stale_sources(commit: str) -> list[str]:
             files.extractall(folder)
         (Path(folder) / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
         with Repo(folder) as repo:
-            parts = [part for stage in repo.index.stages for part in stage.deps if part.def_path.startswith(SOURCES)]
+            stages = [stage for stage in repo.index.stages if lock_of(stage) == lock]
+            parts = [part for stage in stages for part in stage.deps if part.def_path.startswith(SOURCES)]
             return sorted({part.def_path for part in parts if part.changed_checksum()})
 
 
@@ -78,7 +83,7 @@ def with_other_code(folders: Sequence[str], then: str) -> list[str]:
 
 
 def code(name: str, text: str | None) -> str | None:
-    """What of a source file can change a result: of Python all but comments, docstrings and layout."""
+    """Take what of a source file can change a result: of Python all but comments, docstrings and layout."""
     if text is None or not name.endswith(".py"):
         return text
     tree = ast.parse(text)

@@ -12,32 +12,15 @@ from helpers.project import ROOT, Project, needs_posix, slow
 pytestmark = needs_posix
 
 
-def direct_dependencies(name: str) -> dict[str, str]:
-    """The pins in a ``.in`` file and in those that it includes."""
+def pins(name: str) -> dict[str, set[str]]:
+    """The versions of each package in a requirements file and in those that it includes, as uv names packages."""
     text = (ROOT / name).read_text()
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
+    found: dict[str, set[str]] = {}
+    for package, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M):
+        found.setdefault(re.sub(r"[-_.]+", "-", package).lower(), set()).add(version)  # PEP 503
     for included in re.findall(r"^-r (\S+)", text, re.M):
-        pins |= direct_dependencies(included)
-    return {normalised(package): version for package, version in pins.items()}
-
-
-def normalised(package: str) -> str:
-    """A package's name as uv writes it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", package).lower()
-
-
-def compiled(name: str) -> dict[str, str]:
-    """The pins in a compiled file; several for one package where systems or Pythons differ."""
-    pins: dict[str, str] = {}
-    for package, version in re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.M):
-        pins[package] = f"{pins[package]}, {version}" if package in pins else version
-    return pins
-
-
-def named_as_direct(name: str) -> set[str]:
-    """The packages of a compiled file that it says come from a ``.in`` file."""
-    entries = re.findall(r"^([\w.-]+)==.*\n((?:    #.*\n)+)", (ROOT / name).read_text(), re.M)
-    return {package for package, origin in entries if "-r requirements" in origin}
+        found |= pins(included)
+    return found
 
 
 class Bare(Project):
@@ -68,19 +51,23 @@ def bare(project: Project) -> Bare:
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-demo", "requirements-dev"])
 def test_the_compiled_requirements_are_those_of_their_source(name):
-    direct = direct_dependencies(f"{name}.in")
-    pins = compiled(f"{name}.txt")
+    direct, compiled = pins(f"{name}.in"), pins(f"{name}.txt")
+    entries = re.findall(r"^([\w.-]+)==.*\n((?:    #.*\n)+)", (ROOT / f"{name}.txt").read_text(), re.M)
 
-    mismatched = {package: version for package, version in direct.items() if pins.get(package) != version}
-
-    assert mismatched == {}, "run `make requirements`"
-    assert named_as_direct(f"{name}.txt") == set(direct), "run `make requirements`"
+    assert {package: compiled.get(package) for package in direct} == direct, "run `make requirements`"
+    assert {package for package, origin in entries if "-r requirements" in origin} == set(direct)
 
 
-@pytest.mark.parametrize("larger", ["requirements-demo", "requirements-dev"])
-@pytest.mark.parametrize("smaller", ["requirements", "requirements-demo"])
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ("requirements", "requirements-demo"),
+        ("requirements", "requirements-dev"),
+        ("requirements-demo", "requirements-dev"),
+    ],
+)
 def test_the_compiled_files_pin_the_same_versions(smaller, larger):
-    some, more = compiled(f"{smaller}.txt"), compiled(f"{larger}.txt")
+    some, more = pins(f"{smaller}.txt"), pins(f"{larger}.txt")
 
     assert {package: more.get(package) for package in some} == some
 
@@ -97,7 +84,7 @@ def test_a_new_environment_is_made_and_the_second_call_does_nothing(bare):
 
 
 @pytest.mark.parametrize("damage", [slow(damage) for damage in ("half made", "python gone", "moved")])
-def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
+def test_a_damaged_environment_mends_itself(bare, damage):
     bare.run("make", "setup")
     if damage == "half made":
         shutil.rmtree(bare.path / ".venv/lib")
@@ -105,12 +92,7 @@ def test_a_damaged_environment_mends_itself(bare, tmp_path, damage):
         (bare.path / ".venv/bin/python").unlink()
         (bare.path / ".venv/bin/python").symlink_to("no/such/python")
     else:
-        moved = tmp_path / "moved"
-        moved.mkdir()
-        for file in list(bare.path.iterdir()):
-            if file != moved:
-                file.rename(moved / file.name)
-        bare = Bare(moved)
+        bare = Bare(bare.path.rename(bare.path.with_name("moved")))
 
     bare.run("make", "setup")
 
