@@ -53,10 +53,11 @@ def main() -> None:
 def class_table(actual: np.ndarray, predicted: np.ndarray, class_names: list[str]) -> list[dict[str, str | float]]:
     """Give a row for each class: its precision, recall and F1, 0 where it was never predicted."""
     labels = range(len(class_names))
-    precision, recall, f1, _ = precision_recall_fscore_support(actual, predicted, labels=labels, zero_division=0)
+    scores = precision_recall_fscore_support(actual, predicted, labels=labels, zero_division=0)
+    rows = np.array(scores[:3]).T.tolist()
     return [
-        {"class": name, "precision": float(precision[i]), "recall": float(recall[i]), "f1": float(f1[i])}
-        for i, name in enumerate(class_names)
+        {"class": name, "precision": precision, "recall": recall, "f1": f1}
+        for name, (precision, recall, f1) in zip(class_names, rows, strict=True)
     ]
 
 
