@@ -22,8 +22,8 @@ from src.pipeline.params import load_params
 from src.resnet.machine import set_up_machine
 
 UNSET = "unset"
-SPIN_COUNTS = (UNSET, "500", "1000", "2000", "5000", "10000")
-ROUNDS, ALONE_SECONDS, TWO_SECONDS = 3, 3.0, 6.0
+SPIN_COUNTS = (UNSET, "1000", "2000", "3000", "5000", "10000")
+ROUNDS, ALONE_SECONDS, TWO_SECONDS = 7, 3.0, 2.0
 TITLE = "two trainings at once, images/s: one alone, each of two, the ratio"
 
 
