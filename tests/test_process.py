@@ -30,7 +30,8 @@ def run_stage(tmp_path):
     def run(body="pass", on_import="", **variables) -> subprocess.CompletedProcess:
         (tmp_path / "stage.py").write_text(STAGE.format(body=body, on_import=on_import))
         command = [sys.executable, "-c", "from src.pipeline.process import run; run('stage')"]
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"} | variables
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"} | variables
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     return run
@@ -44,7 +45,6 @@ def run_stage(tmp_path):
         ("open('no such file')", 1, "error: no such file: No such file or directory"),
         ("raise Interrupted('so', 15)", 143, "interrupted: so"),
         ("raise KeyboardInterrupt", 130, INTERRUPTED),
-        ("os.kill(os.getpid(), signal.SIGINT)", 130, INTERRUPTED),
         ("sys.exit(3)", 3, None),
         ("raise RuntimeError('so')", 1, "RuntimeError: so"),  # a mistake of ours
     ],
@@ -91,10 +91,13 @@ def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_
 
 
 @needs_posix
-def test_ctrl_c_during_the_import_ends_the_process_at_once(run_stage):
-    done = run_stage(on_import="try: os.kill(os.getpid(), signal.SIGINT)\nfinally: print('went on')")
+def test_ctrl_c_ends_the_process_at_once_during_the_import_and_lets_a_stage_tidy_up_later(run_stage):
+    ctrl_c = "try: os.kill(os.getpid(), signal.SIGINT)\n{}finally: print('tidied up')"
 
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{INTERRUPTED}\n")
+    at_first, later = run_stage(on_import=ctrl_c.format("")), run_stage(ctrl_c.format("    "))
+
+    assert (at_first.returncode, at_first.stdout, at_first.stderr) == (130, "", f"{INTERRUPTED}\n")
+    assert (later.returncode, later.stdout, later.stderr) == (130, "printed\ntidied up\n", f"{INTERRUPTED}\n")
 
 
 def test_a_line_appears_when_it_is_printed_whatever_the_terminal_can_show(run_stage):
