@@ -23,7 +23,7 @@ from src.sampling.split import split_validation
 
 RATES_FILE = Path("metrics/reader/outliers.json")
 FALSE_POSITIVE_RATE = 0.0035  # of the validation images: at most so many may be called unlike any digit
-DIGITS = 5_000  # to fit to, at most
+DIGITS = 7_000  # to fit to, at most
 OUTLIERS = {  # of each kind to fit to, for each digit
     "pairs": 0.2,
     "chimeras": 0.08,
@@ -37,7 +37,7 @@ OUTLIERS = {  # of each kind to fit to, for each digit
 MEASURED = 200  # of each kind to measure with, at most
 HELD_OUT = 0.05  # of the training images, where no validation set is: the network has seen them, the head has not
 FONTS, OTHER_FONTS = ("DejaVu",), ("STIXGeneral", "cmb", "cmr", "cmss", "cmtt")  # to fit to, to measure with
-EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY = 8, 256, 2e-3, 1e-2
+EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY = 10, 256, 4e-3, 1e-2
 STD_FLOOR = 0.05  # of the mean standard deviation, added to each feature's: some never change
 
 

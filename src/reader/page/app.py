@@ -14,7 +14,7 @@ import numpy as np
 from src.pipeline.process import UserError
 from src.pipeline.project import ROOT
 from src.reader.export.onnx_classifier import ONNX_FILE
-from src.reader.picture import SUFFIXES, read_grey
+from src.reader.picture import read_grey
 from src.reader.recognise import Classifier, load_classifier, recognise
 from src.resnet.machine import set_up_machine
 
