@@ -72,9 +72,7 @@ def shown(tab) -> str:
 @pytest.mark.parametrize("digit", ["5", "12", "A"])
 def test_it_answers_as_predict_does(read, reader_once, digit):
     content = encoded(drawing(digit=digit))
-    classifier = load_classifier(
-        reader_once.path / "models/model.onnx", Machine(torch.device("cpu"), torch.float32)
-    )
+    classifier = load_classifier(reader_once.path / "models/model.onnx", Machine(torch.device("cpu"), torch.float32))
     (expected,) = recognise([read_grey(io.BytesIO(content))], classifier)
 
     probabilities, pixels, warning = read(content)
@@ -168,7 +166,9 @@ def test_a_chosen_picture_and_one_from_the_camera_are_answered(tab, tmp_path):
     tab.get_by_label("Capture from camera").click()
     tab.get_by_text("Click to Access Webcam").click()
     tab.get_by_label("capture photo").click()
-    tab.wait_for_function("document.querySelector('textarea, input[disabled]').value || document.body.innerText.match(/\\d+%/)")
+    tab.wait_for_function(
+        "document.querySelector('textarea, input[disabled]').value || document.body.innerText.match(/\\d+%/)"
+    )
 
 
 def test_it_listens_on_the_loopback_address_alone(page):

@@ -29,7 +29,8 @@ from helpers.pictures import (
 from helpers.project import ROOT, Project, needs_posix
 from PIL import Image, ImageDraw
 
-from benchmarks.pictures import enlarged_digits, fine_pen, marker, photograph
+from benchmarks.pictures import enlarged_digits
+from benchmarks.scenes import KINDS, marker, thin_pen
 from src.mnist.dataset import load_images, load_manifest
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
 from src.reader.outliers.mnist_style import to_mnist_style
@@ -56,8 +57,8 @@ LEAST_RIGHT_BY_KIND = {
     "fonts, light on dark": 82,
     "fonts, turned by up to 12 degrees": 82,
     "fonts, in a wide margin": 82,
-    "photos of a marker on paper": 80,
-    "photos of a fine pen on paper": 62,
+    "scenes: plain paper": 80,
+    "scenes: a thin pen": 62,
 }
 
 
@@ -402,7 +403,7 @@ def test_uneven_light_a_shadow_and_grain_leave_no_trace(digits):
     rng = np.random.default_rng(0)
     differences = []
     for image in digits[0][::500]:
-        photo = photograph(marker(image), rng)
+        photo = KINDS["half in shadow"](image, rng)
         with contextlib.suppress(ValueError):  # what is too faint is called empty
             differences.append(difference(seen(photo, "JPEG"), seen(Image.fromarray(marker(image)))))
 
@@ -410,12 +411,12 @@ def test_uneven_light_a_shadow_and_grain_leave_no_trace(digits):
     assert np.median(differences) < 16  # they are turned by up to 8 degrees
 
 
-def test_a_fine_pen_is_drawn_as_wide_as_mnists(digits):
+def test_a_thin_pen_is_drawn_as_wide_as_mnists(digits):
     images = digits[0][::250]
 
-    ink_of_fine_pen = np.median([seen(Image.fromarray(fine_pen(image))).sum() for image in images])
+    ink_of_thin_pen = np.median([seen(Image.fromarray(thin_pen(image))).sum() for image in images])
 
-    assert 0.6 < ink_of_fine_pen / np.median([image.sum() for image in images]) < 1.2
+    assert 0.6 < ink_of_thin_pen / np.median([image.sum() for image in images]) < 1.2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 900), (28, 28), (3000, 2)])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOOPBACK, PORT, TRIES, LAST_PORT = "127.0.0.1", 7860, 100, 65535
 HOSTS = (LOOPBACK, "localhost")  # that the page answers to: another site's name may lead to this machine, too
-SENT_TO = tuple(f"/gradio_api/{name}" for name in ("run/predict", "component_server", "upload"))
+SENT_TO = tuple(f"/gradio_api/{name}" for name in ("run/", "component_server", "upload"))
 LARGEST_UPLOAD = 100 * 2**20  # bytes: three times a phone's largest photo
 KEPT = 600  # seconds, a picture and the pixels seen, for the browser to show
 CANVAS = 280  # pixels, the side of the sheet
@@ -129,7 +129,12 @@ def build_page(classifier: Classifier) -> "Blocks":
                 )
             with gradio.Column(min_width=320):
                 outputs = [
-                    gradio.Label(label="Probability of each digit", num_top_classes=10, show_heading=False),
+                    gradio.Label(
+                        label="Probability of each digit",
+                        num_top_classes=10,
+                        show_heading=False,
+                        elem_id="probabilities",
+                    ),
                     gradio.Image(
                         label="The 28 × 28 pixels that the network saw", format="png", buttons=[], height=CANVAS
                     ),
