@@ -75,10 +75,8 @@ class Undecided:
         outlier_score: what it gives each image.
     """
 
-    class_names = list(CLASS_NAMES)
-
     def __init__(self, outlier_score: float = np.nan) -> None:
-        self.outlier_score = outlier_score
+        self.class_names, self.outlier_score = list(CLASS_NAMES), outlier_score
 
     def predict(self, images: torch.Tensor) -> Predictions:
         return Predictions(
