@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 import threading
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ from src.resnet.machine import set_up_machine
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from gradio import Blocks
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.middleware.base import RequestResponseEndpoint
+    from starlette.requests import Request
+    from starlette.responses import Response
 
-LOOPBACK, PORT, TRIES, LAST_PORT = "127.0.0.1", 7860, 100, 65535
+LOOPBACK, PORT = "127.0.0.1", 7860
 HOSTS = (LOOPBACK, "localhost")  # that the page answers to: another site's name may lead to this machine, too
 SENT_TO = tuple(f"/gradio_api/{name}" for name in ("run/", "component_server", "upload"))
 LARGEST_UPLOAD = 100 * 2**20  # bytes: three times a phone's largest photo
@@ -52,30 +55,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, default=ROOT / ONNX_FILE, metavar="FILE", help="as in predict.py (default: %(default)s)"
     )
-    parser.add_argument(
-        "--port", type=int, default=PORT, help="or the next that is free; 0 for any (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=PORT, help="where it is free, else another (default: %(default)s)")
     arguments = parser.parse_args()
-    if not 0 <= arguments.port <= LAST_PORT:
-        parser.error(f"--port {arguments.port}: must be from 0 to {LAST_PORT}")
+    if not 0 <= arguments.port < 2**16:
+        parser.error(f"--port {arguments.port}: must be from 0 to {2**16 - 1}")
     return arguments
 
 
-def bind(first: int) -> socket.socket:
-    """Listen on the loopback address, at port ``first`` or the next that is free; 0 stands for any.
-
-    Raises `UserError` where none of `TRIES` ports is free.
-    """
-    last = min(first + TRIES - 1, LAST_PORT)
-    for port in range(first, last + 1):
-        try:
-            listener = socket.create_server((LOOPBACK, port))
-        except OSError as error:
-            if port == first:
-                print(f"demo: port {first} is not free: {error.strerror}")
-        else:
-            return listener
-    raise UserError(f"no port from {first} to {last} is free; run `python -m src.reader.page --port 0`")
+def bind(port: int) -> socket.socket:
+    """Listen on the loopback address, at a port where it is free and else at another."""
+    try:
+        return socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        print(f"demo: port {port}: {error.strerror}; taking another")
+        return socket.create_server((LOOPBACK, 0))
 
 
 def build_page(classifier: Classifier) -> "Blocks":
@@ -159,13 +152,19 @@ def answer(grey: np.ndarray, classifier: Classifier) -> Answer:
 
 
 def build_app(page: "Blocks", port: int) -> "FastAPI":
-    """Put the page behind the `Guard`. Nothing of Gradio's that asks the web or the environment is left on."""
+    """Put the page behind what refuses others. Nothing of Gradio's that asks the web or the environment is left on."""
     import fastapi
     import gradio
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
 
     app = fastapi.FastAPI()
-    app.add_middleware(Guard)
+
+    @app.middleware("http")
+    async def refuse(request: "Request", call_next: "RequestResponseEndpoint") -> "Response":
+        status = refusal(request.method, request.url.path, request.headers)
+        return PlainTextResponse("refused", status) if status else await call_next(request)
+
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)  # this one is asked first
     return gradio.mount_gradio_app(
         app,
@@ -183,27 +182,16 @@ def build_app(page: "Blocks", port: int) -> "FastAPI":
     )
 
 
-class Guard:
-    """Refuses what the page itself does not send: from another site, to another address, or too large."""
-
-    def __init__(self, app: "ASGIApp") -> None:
-        self._app = app
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        from starlette.datastructures import Headers
-        from starlette.responses import PlainTextResponse
-
-        refusal = None
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-            headers = Headers(scope=scope)
-            length = headers.get("content-length", "")
-            if headers.get("origin") not in (None, f"http://{headers.get('host')}"):
-                refusal = PlainTextResponse("from another site", 403)
-            elif not scope["path"].startswith(SENT_TO):
-                refusal = PlainTextResponse("not a part of the page", 404)
-            elif not length.isdigit() or int(length) > LARGEST_UPLOAD + 2**20:  # with what a form adds
-                refusal = PlainTextResponse(f"larger than {LARGEST_UPLOAD} bytes, or of no length", 413)
-        await (refusal or self._app)(scope, receive, send)
+def refusal(method: str, path: str, headers: Mapping[str, str]) -> int | None:
+    """The HTTP status for what the page itself does not send: from another site, to another path, or too large."""
+    if method in ("GET", "HEAD"):
+        return None
+    if headers.get("origin") not in (None, f"http://{headers.get('host')}"):
+        return 403
+    if not path.startswith(SENT_TO):
+        return 404
+    length = headers.get("content-length", "")
+    return None if length.isdigit() and int(length) <= LARGEST_UPLOAD + 2**20 else 413  # with what a form adds
 
 
 def serve(app: "FastAPI", listener: socket.socket) -> None:
