@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
+.PHONY: help repro reader demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,8 +17,15 @@ repro: setup  ## set up, then run the workflow: download, train, evaluate, repor
 	$(RUN) dvc repro
 	@$(RUN) src.summary
 
-demo: setup-demo  ## set up, then serve a page to draw digits on, for a model that `make repro` has made
-	@$(RUN) src.predict.demo
+reader: setup  ## set up, then make what reads pictures, and before it whatever of the workflow it needs
+	@.ci/check-commit
+	$(RUN) dvc repro src/reader/dvc.yaml
+
+# Where there is a model, the page is for this one: what has changed in params.yaml does not train another.
+demo: setup-demo  ## set up, make the reader where it is missing or of another model, then serve a page to draw digits on
+	@.ci/check-commit
+	@$(RUN) dvc repro --quiet $(if $(wildcard models/model.safetensors),--single-item) src/reader/dvc.yaml
+	@$(RUN) src.reader.page
 
 lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) ruff format --check

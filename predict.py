@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Say which digit is in each image: ``python3 path/to/predict.py IMAGE...``, from any folder, with any Python.
 
-It runs src/predict in the project's own environment, or in the one that is active where the project has none.
+It runs src/reader in the project's own environment, or in the one that is active where the project has none.
 """
 
 import os
@@ -20,6 +20,6 @@ if PROGRAM.exists() and Path(sys.prefix).resolve() != PROGRAM.parents[1].resolve
         sys.exit(subprocess.call(command))
     os.execv(PROGRAM, command)  # and Ctrl-C is its own affair
 if find_spec("torch") is None:
-    sys.exit(f"error: no environment yet; run `make repro` in {HOME}")
+    sys.exit(f"error: no environment yet; run `make reader` in {HOME}")
 sys.path[0] = str(HOME)
-runpy.run_module("src.predict", run_name="__main__", alter_sys=True)
+runpy.run_module("src.reader", run_name="__main__", alter_sys=True)

@@ -1,28 +1,21 @@
-"""Pictures of what is no single digit: letters, pairs, scribbles, faces, photographs, empty sheets.
+"""Pictures that don't show a single digit: letters, pairs, scribbles, faces, photographs, empty sheets.
 
-Made in other ways, and with other fonts, than what `src/outliers` learns from; the letters are the same.
+Made in other ways, and with other fonts, than what the outlier head learns from; the letters are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage.data import lfw_subset
 from sklearn.datasets import load_sample_images
 
 from benchmarks.scenes import BICUBIC, marker, on_paper, photographed, sheet
-from src.reader.outliers.drawings import LETTERS
+from src.reader.outliers.drawings import LETTERS, load_fonts
 
 FONTS = (
-    "STIXGeneral.ttf",
-    "STIXGeneralBol.ttf",
-    "STIXGeneralItalic.ttf",
-    "cmb10.ttf",
-    "cmr10.ttf",
-    "cmss10.ttf",
-    "cmtt10.ttf",
+    *("STIXGeneral.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf"),
+    *("cmb10.ttf", "cmr10.ttf", "cmss10.ttf", "cmtt10.ttf"),
 )
 CROSSINGS = 3  # of a scribble's line with itself, at least: nobody's digit has so many, a looped 8 or 2 has two
 Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
@@ -30,8 +23,7 @@ Digits = list[tuple[np.ndarray, int]]  # images (28, 28) uint8 with their labels
 
 def letters(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Image]:
     """Each letter in each of some fonts, turned by up to 10 degrees."""
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    for font in [ImageFont.load_default(200), *(ImageFont.truetype(folder / name, 200) for name in FONTS)]:
+    for font in [ImageFont.load_default(200), *(font.font_variant(size=200) for font in load_fonts(*FONTS))]:
         for letter in LETTERS:
             picture = Image.new("L", (400, 400), 255)
             ImageDraw.Draw(picture).text((200, 200), letter, fill=0, font=font, anchor="mm")
@@ -104,7 +96,7 @@ def empty_sheets(digits: Digits, rng: np.random.Generator) -> Iterator[Image.Ima
         yield photographed(on_paper(Image.new("L", (640, 480)), rng), rng, shadow=number % 2 == 0)
 
 
-NO_DIGIT: dict[str, Callable[[Digits, np.random.Generator], Iterable[Image.Image]]] = {
+KINDS: dict[str, Callable[[Digits, np.random.Generator], Iterable[Image.Image]]] = {
     "letters of fonts": letters,
     "two digits side by side": pairs,
     "scribbles": scribbles,

@@ -1,10 +1,10 @@
 """``python -m benchmarks.pictures``: how well ``predict.py`` does on pictures that it was not made from.
 
 The pictures are written to a temporary folder, the real command reads them, and ``benchmarks/pictures.json`` says how
-many of each kind it got right, and how many it warned of; the terminal gets it as a table. All of them are made here,
-the photos too: nobody has held a camera. The photos come in two halves, of different digits with different random
-numbers: the numbers in src/predict/ink.py were chosen with the half ``build``, and the half ``report`` is what is
-reported. Fonts, scikit-learn's digits, letters, faces and photographs are the same in both.
+many of each kind it got right, and of how many it warned; the terminal gets it as a table. The photos are simulated.
+They come in two halves, of different digits with different random numbers: the numbers in src/reader/ink.py were chosen
+with the half ``build``, and the half ``report`` is what is reported. Fonts, scikit-learn's digits, letters, faces and
+photographs are the same in both.
 """
 
 import argparse
@@ -17,37 +17,32 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from benchmarks.no_digits import NO_DIGIT
-from benchmarks.scenes import BICUBIC, KINDS, marker
-from src.mnist.dataset import load_test_images
-from src.mnist.dataset import load_manifest
+from benchmarks import no_digits
+from benchmarks.scenes import BICUBIC, KINDS
+from src.mnist.dataset import load_images, load_manifest
 from src.pipeline.files import write_json
-from src.pipeline.process import exit_on_user_error
-from src.pipeline.paths import MODEL_FILE, OUTLIER_HEAD_FILE
+from src.pipeline.paths import MODEL_FILE
+from src.pipeline.process import exit_code
+from src.reader.head.outlier_head import HEAD_FILE
+from src.reader.outliers.drawings import load_fonts
 
 RESULTS_FILE = Path("benchmarks/pictures.json")
 FONTS = ("DejaVu", "STIXGeneral", "cmb10", "cmr10", "cmss10", "cmtt10")  # of matplotlib's
-WITHOUT_DIGITS = "Display"
 Picture = tuple[Image.Image, int | None]  # and the digit in it, if there is one
 
 
-@exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description="Measure predict.py.")
     parser.add_argument("--photos", type=int, default=500, metavar="N", help="of each kind (default: %(default)s)")
     parser.add_argument("--half", choices=["build", "report"], default="report", help="default: %(default)s")
     arguments = parser.parse_args()
-    images, labels = (tensor.numpy() for tensor in load_test_images(load_manifest()))
+    images, labels = load_images(load_manifest(), "test")
     if not 0 < arguments.photos <= len(images) // 2:
-        parser.error(
-            f"--photos {arguments.photos} is none of 1 to {len(images) // 2}: the halves have no digit in common"
-        )
+        parser.error(f"--photos {arguments.photos}: must be from 1 to {len(images) // 2}, a half of the test set")
     half = slice(arguments.photos) if arguments.half == "build" else slice(-arguments.photos, None)
     some = list(zip(images[half], labels[half].tolist(), strict=True))
     rng = np.random.default_rng(arguments.half == "report")
@@ -56,14 +51,12 @@ def main() -> None:
         "the same, dark on light, JPEG": ("jpg", mnist(255 - images, labels)),
         "scikit-learn's digits, enlarged": ("png", enlarged_digits()),
         "fonts": ("png", printed()),
-        "fonts, light on dark": ("png", printed(ink=255, ground=0)),
+        "fonts, light on dark": ("png", printed(ink=255, background=0)),
         "fonts, turned by up to 12 degrees": ("png", printed(rng=rng)),
         "fonts, in a wide margin": ("png", printed(margin=4)),
-        "photos of a marker on paper": ("jpg", (photograph(marker(image), digit, rng) for image, digit in some)),
-        "photos of a fine pen on paper": ("jpg", (photograph(fine_pen(image), digit, rng) for image, digit in some)),
     }
     digits |= {f"scenes: {kind}": ("png", scenes(kind, some, rng)) for kind in KINDS}
-    none = {kind: ("png", ((picture, None) for picture in make(some, rng))) for kind, make in NO_DIGIT.items()}
+    none = {kind: ("png", ((picture, None) for picture in make(some, rng))) for kind, make in no_digits.KINDS.items()}
     with tempfile.TemporaryDirectory() as folder:
         counts = {
             kind: write(Path(folder, str(number)), suffix, pictures)
@@ -78,7 +71,7 @@ def main() -> None:
         }
         for number, (kind, total) in enumerate(counts.items())
     }
-    results = {"model_md5": md5(MODEL_FILE), "outlier_head_md5": md5(OUTLIER_HEAD_FILE), "kinds": kinds}
+    results = {"model_md5": md5(MODEL_FILE), "outlier_head_md5": md5(HEAD_FILE), "kinds": kinds}
     if arguments.half == "report":
         write_json(RESULTS_FILE, results)
     print("\n".join(table(results)))
@@ -140,64 +133,23 @@ def enlarged_digits() -> Iterator[Picture]:
 
 
 def printed(
-    *, ink: int = 0, ground: int = 255, margin: float = 0.6, rng: np.random.Generator | None = None
+    *, ink: int = 0, background: int = 255, margin: float = 0.6, rng: np.random.Generator | None = None
 ) -> Iterator[Picture]:
     """Each digit in each font, turned by up to 12 degrees where there is an ``rng``.
 
     Args:
-        ink, ground: grey levels.
-        margin: the width of the ground on all sides together, as a share of the digit's longer side.
+        ink, background: grey levels.
+        margin: the width of the background on all sides together, as a share of the digit's longer side.
     """
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    files = sorted(
-        file for file in folder.glob("*.ttf") if file.name.startswith(FONTS) and WITHOUT_DIGITS not in file.name
-    )
-    for font in [ImageFont.load_default(200), *(ImageFont.truetype(file, 200) for file in files)]:
+    for font in [ImageFont.load_default(200), *(font.font_variant(size=200) for font in load_fonts(*FONTS))]:
         for digit in range(10):
             left, top, right, bottom = font.getbbox(str(digit))
             side = round(max(right - left, bottom - top) * (1 + margin))
-            picture = Image.new("L", (side, side), ground)
+            picture = Image.new("L", (side, side), background)
             at = ((side - left - right) / 2, (side - top - bottom) / 2)
             ImageDraw.Draw(picture).text(at, str(digit), fill=ink, font=font)
-            yield picture.rotate(rng.uniform(-12, 12) if rng else 0, BICUBIC, fillcolor=ground), digit
-
-
-def fine_pen(image: np.ndarray) -> np.ndarray:
-    """The same with a pen of 8 pixels along the middle of the strokes, where they have one."""
-    depth = ndimage.distance_transform_edt(marker(image))
-    middle = (depth >= ndimage.maximum_filter(depth, 5) - 0.5) & (depth > 6)
-    return ndimage.distance_transform_edt(~middle) < 4
-
-
-def photograph(ink: np.ndarray, digit: int, rng: np.random.Generator) -> tuple[Image.Image, int]:
-    """A photo of ink (bool) on paper: somewhere on the sheet, turned, unevenly lit, grainy, soft, noisy, JPEG.
-
-    In every second one the edge of a shadow runs across the sheet.
-    """
-    stroke = Image.fromarray(ink)
-    stroke = stroke.crop(stroke.getbbox()).convert("L")
-    height, width = int(rng.choice([480, 640, 853])), 640
-    stroke.thumbnail((400, int(height * rng.uniform(0.25, 0.7))))
-    page = Image.new("L", (width, height))
-    page.paste(stroke, (rng.integers(20, width - stroke.width - 20), rng.integers(20, height - stroke.height - 20)))
-    ink = np.asarray(page.rotate(rng.uniform(-8, 8), BICUBIC)) / 255
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-
-    def across() -> np.ndarray:
-        angle = rng.uniform(0, 2 * np.pi)
-        return np.cos(angle) * x + np.sin(angle) * y
-
-    light = 1 - rng.uniform(0, 0.35) * (across() + 1) / 2 - rng.uniform(0, 0.15) * (x * x + y * y) / 2
-    if rng.random() < 0.5:
-        edge = (across() - rng.uniform(-0.6, 0.6)) * rng.uniform(10, 80)
-        light *= 1 - rng.uniform(0.1, 0.4) / (1 + np.exp(-edge))
-    grain = ndimage.gaussian_filter(rng.normal(size=ink.shape), 1.5)
-    paper = rng.uniform(140, 235) + grain * rng.uniform(1, 4) / grain.std()
-    seen = ndimage.gaussian_filter(paper * light * (1 - ink * rng.uniform(0.45, 0.9)), rng.uniform(0.5, 2))
-    seen += rng.normal(size=ink.shape) * rng.uniform(1, 6)
-    tint = rng.uniform(0.9, 1, 3)
-    return Image.fromarray((seen[..., None] * tint).clip(0, 255).astype(np.uint8)), digit
+            yield picture.rotate(rng.uniform(-12, 12) if rng else 0, BICUBIC, fillcolor=background), digit
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

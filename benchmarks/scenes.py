@@ -1,7 +1,7 @@
-"""Photos of a digit that nobody took: what people write on, where they lay it, how they hold the camera.
+"""Simulated photos of a digit: what people write on, where they lay it, how they hold the camera.
 
-Each picture is drawn from its own random numbers: size, angle (up to 15 degrees either way), strength, paper, light and
-noise. `KINDS` names the scenes.
+Each is drawn from random numbers: size, angle (up to 15 degrees either way), strength, paper, light and noise.
+`KINDS` names the scenes.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The ONNX file that ``export`` leaves: the same answers as PyTorch's, the same bytes each time, no need of torch."""
+"""The ONNX file that ``export`` leaves: PyTorch's predictions, the same bytes each time, no need of torch."""
 
 import json
 import re
@@ -11,18 +11,19 @@ import onnxruntime
 import pytest
 import torch
 from helpers.project import ROOT
+from helpers.training import MACHINE
 
-from src.export import __main__ as export
-from src.reader.export.translation import encode_onnx
-from src.resnet.inference import to_input
+from src.mnist.dataset import load_images, load_manifest
 from src.pipeline.process import UserError
-from src.resnet.inference import Answers
+from src.reader.export import stage
+from src.reader.export.onnx_classifier import ONNX_FILE, OnnxClassifier
+from src.reader.export.stage import TOLERANCE, compare, encode_onnx
+from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, Predictions, TorchClassifier, logits_and_features
+from src.resnet.inference import to_input
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
-from src.reader.export.onnx_classifier import OnnxClassifier
-from src.reader.head.outlier_head import OutlierHead, logits_and_features
 
-TOLERANCE = 1e-3  # of a logit: thousands of times float32's rounding, and far below what changes a prediction
+pytest_plugins = "helpers.reader"
 
 
 @pytest.fixture
@@ -31,39 +32,43 @@ def images(digits) -> np.ndarray:
     return digits[0][::100]
 
 
-def answers_of_pytorch(model: torch.nn.Module, images: np.ndarray, image_size: int) -> np.ndarray:
-    """The logits (N, C) of PyTorch for images (N, 28, 28) uint8."""
-    with torch.inference_mode():
-        return model(to_input(torch.from_numpy(images), image_size)).numpy()
+@pytest.fixture
+def proto(reader_once) -> onnx.ModelProto:
+    """What is in the file."""
+    return onnx.load(reader_once.path / ONNX_FILE, load_external_data=False)
 
 
-def test_the_metrics_say_that_it_predicts_as_pytorch_does(trained_once):
-    metrics = json.loads(trained_once.read("metrics/export/metrics.json"))
+def test_it_predicts_as_pytorch_does_on_the_whole_test_set(reader_once, monkeypatch):
+    monkeypatch.chdir(reader_once.path)
+    images = torch.from_numpy(load_images(load_manifest(), "test").images)
 
-    assert metrics == {"onnx": {"same_predictions": 1.0}}
+    same, _ = compare(
+        OnnxClassifier(ONNX_FILE).predict(images), TorchClassifier(stage.MODEL_FILE, MACHINE, HEAD_FILE).predict(images)
+    )
+
+    assert same == json.loads(reader_once.read("metrics/reader/export.json"))["same_predictions"] == 1
 
 
-def test_it_answers_without_torch_what_pytorch_answers(trained_once, images, tmp_path):
+def test_without_torch_it_gives_pytorchs_logits(reader_once, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
-    model, metadata = load_model(trained_once.path / "models/model.safetensors")
-    script, onnx_file = ROOT / "tests/helpers/without_torch.py", trained_once.path / "models/model.onnx"
+    model, metadata = load_model(reader_once.path / "models/model.safetensors")
+    script = ROOT / "tests/helpers/without_torch.py"
 
-    command = [sys.executable, "-I", script, onnx_file, "images.npy"]
+    command = [sys.executable, "-I", script, reader_once.path / ONNX_FILE, "images.npy"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    answer = json.loads(done.stdout)
-    expected = answers_of_pytorch(model, images, metadata["image_size"])
-    np.testing.assert_allclose(answer["logits"], expected, rtol=TOLERANCE, atol=TOLERANCE)
-    assert answer["class_names"] == list("0123456789")
+    given = json.loads(done.stdout)
+    with torch.inference_mode():
+        expected = model(to_input(torch.from_numpy(images), metadata["image_size"])).numpy()
+    np.testing.assert_allclose(given["logits"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert given["class_names"] == list("0123456789")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image_size", [28, 45])
 def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size, images):
     torch.manual_seed(0)
-    model = build_model(10).eval()
-
-    head = OutlierHead(2048 + 1024 + 512 + 10).eval()
+    model, head = build_model(10).eval(), OutlierHead(2048 + 1024 + 512 + 10).eval()
 
     session = onnxruntime.InferenceSession(encode_onnx(model, head, model_metadata(image_size)))
 
@@ -71,99 +76,78 @@ def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size
         logits, features = logits_and_features(model, to_input(torch.from_numpy(images), image_size))
         expected = [logits.numpy(), head(features).numpy()]
     for count in (1, 7, 50):
-        answers = session.run(["logits", "outlier_score"], {"images": images[:count, None]})
-        for answer, other in zip(answers, expected, strict=True):
-            np.testing.assert_allclose(answer, other[:count], rtol=TOLERANCE, atol=TOLERANCE)
+        outputs = session.run(["logits", "outlier_score"], {"images": images[:count, None]})
+        for output, other in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(output, other[:count], rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_it_is_one_sound_file(trained_once):
-    model = onnx.load(trained_once.path / "models/model.onnx", load_external_data=False)
+def test_it_is_one_sound_file_that_holds_no_weight_that_only_meets_padding(proto, reader_once):
+    onnx.checker.check_model(proto, full_check=True)
 
-    onnx.checker.check_model(model, full_check=True)
-    assert not any(tensor.external_data for tensor in model.graph.initializer)
-
-
-def test_it_holds_no_weight_that_only_meets_padding(trained_once):
-    size = (trained_once.path / "models/model.onnx").stat().st_size
-
-    assert size < 0.4 * (trained_once.path / "models/model.safetensors").stat().st_size
+    size = (reader_once.path / ONNX_FILE).stat().st_size
+    assert size < 0.4 * (reader_once.path / "models/model.safetensors").stat().st_size
+    assert not any(tensor.external_data for tensor in proto.graph.initializer)
 
 
-def test_runtimes_of_2023_can_open_it(trained_once):
-    """Opset 18 and version 8 of the format came in 2022. onnxruntime 1.16.3 and OpenCV 4.8.1 of 2023 were tried."""
-    model = onnx.load(trained_once.path / "models/model.onnx")
+def test_runtimes_of_2023_can_open_it(proto):
+    """Opset 18 and version 8 of the format came in 2022. onnxruntime 1.16.3 and OpenCV 4.8.1 of 2023 were tried.
 
-    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
-    assert model.ir_version == 8
+    OpenCV 4.8.1 takes no change of dimensions before the first convolution.
+    """
+    operators = [node.op_type for node in proto.graph.node]
 
-
-def test_it_has_no_operator_that_opencv_stumbles_over(trained_once):
-    """OpenCV 4.8.1 takes no change of dimensions before the first convolution."""
-    graph = onnx.load(trained_once.path / "models/model.onnx").graph
-
-    operators = [node.op_type for node in graph.node]
-
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 18)]
+    assert proto.ir_version == 8
     assert operators[: operators.index("Conv")] == ["Cast", "Div", "Sub", "Div"]
 
 
-def test_it_says_what_goes_in_and_what_comes_out(trained_once):
-    session = onnxruntime.InferenceSession(trained_once.path / "models/model.onnx")
+def test_it_says_what_goes_in_what_comes_out_and_what_the_models_own_file_says(reader_once):
+    session = onnxruntime.InferenceSession(reader_once.path / ONNX_FILE)
+    _, metadata = load_model(reader_once.path / "models/model.safetensors")
 
-    (images,) = session.get_inputs()
-    logits, score = session.get_outputs()
+    nodes = [(node.name, node.type, node.shape) for node in (*session.get_inputs(), *session.get_outputs())]
 
-    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 1, 28, 28])
-    assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["N", 10])
-    assert (score.name, score.type, score.shape) == ("outlier_score", "tensor(float)", ["N"])
-
-
-def test_its_metadata_are_those_of_the_models_own_file(trained_once):
-    session = onnxruntime.InferenceSession(trained_once.path / "models/model.onnx")
-    _, expected = load_model(trained_once.path / "models/model.safetensors")
-
-    metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-
-    assert metadata == expected
-    assert metadata["architecture"] == "resnet18"
+    assert nodes == [
+        ("images", "tensor(uint8)", ["N", 1, 28, 28]),
+        ("logits", "tensor(float)", ["N", 10]),
+        ("outlier_score", "tensor(float)", ["N"]),
+    ]
+    assert json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY]) == metadata
 
 
 @pytest.mark.slow
-def test_another_folder_gives_the_same_bytes(trained_once, trained):
-    (trained.path / "models/model.onnx").unlink()
-    (trained.path / "metrics/export/metrics.json").unlink()
+def test_another_folder_gives_the_same_bytes(reader_once, reader):
+    (reader.path / ONNX_FILE).unlink()
 
-    trained.run("python", "-m", "src.export")
+    reader.run("python", "-m", "src.reader.export")
 
-    for name in ("models/model.onnx", "metrics/export/metrics.json"):
-        assert (trained.path / name).read_bytes() == (trained_once.path / name).read_bytes(), name
+    assert (reader.path / ONNX_FILE).read_bytes() == (reader_once.path / ONNX_FILE).read_bytes()
 
 
-def test_it_names_no_folder_and_no_source_of_the_machine_that_made_it(trained_once):
-    content = (trained_once.path / "models/model.onnx").read_bytes()
-
-    strings = b"\n".join(re.findall(rb"[ -~]{8,}", content))
+def test_it_names_no_folder_and_no_source_of_the_machine_that_made_it(reader_once):
+    strings = b"\n".join(re.findall(rb"[ -~]{8,}", (reader_once.path / ONNX_FILE).read_bytes()))
 
     assert b"resnet18" in strings
-    for trace in (str(trained_once.path).encode(), b"site-packages", b"stack_trace", b".py"):
+    for trace in (str(reader_once.path).encode(), b"site-packages", b"stack_trace", b".py"):
         assert trace not in strings
 
 
-def test_a_model_that_differs_from_pytorchs_is_not_kept(trained, monkeypatch, torch_as_it_was):
-    monkeypatch.chdir(trained.path)
-    model = (trained.path / "models/model.onnx").read_bytes()
-    (trained.path / "models/model.onnx").unlink()
-    answers = OnnxClassifier.answers
-    monkeypatch.setattr(export, "encode_onnx", lambda *_: model)  # making it takes seconds
-    monkeypatch.setattr(OnnxClassifier, "answers", lambda *arguments: Answers(*(x + 0.1 for x in answers(*arguments))))
+def test_a_model_that_differs_from_pytorchs_is_not_kept(reader, monkeypatch, torch_as_it_was):
+    monkeypatch.chdir(reader.path)
+    content = ONNX_FILE.read_bytes()
+    ONNX_FILE.unlink()
+    predict = OnnxClassifier.predict
+    monkeypatch.setattr(stage, "encode_onnx", lambda *_: content)  # making it takes seconds
+    monkeypatch.setattr(OnnxClassifier, "predict", lambda *given: Predictions(*(x + 0.1 for x in predict(*given))))
 
-    with pytest.raises(SystemExit, match=r"error: the ONNX model differs from PyTorch's by 0\.1"):
-        export.main()
+    with pytest.raises(UserError, match=r"differs from PyTorch's by 0\.1"):
+        stage.main()
 
-    assert not (trained.path / "models/model.onnx").exists()
+    assert not ONNX_FILE.exists()
 
 
 def test_a_damaged_model_in_memory_is_not_printed():
-    with pytest.raises(
-        UserError, match=r"^the exported model is missing or damaged: .{1,200}; run `dvc repro export`$"
-    ):
+    with pytest.raises(UserError) as error:
         OnnxClassifier(b"\x08" * 10_000)
+
+    assert len(str(error.value)) < 300

@@ -1,28 +1,27 @@
-"""The photos that nobody took: each kind is another picture for other random numbers, and the same for the same."""
+"""The simulated photos: each kind is another picture for other random numbers, and the same for the same."""
 
 import numpy as np
 import pytest
 
-from benchmarks.no_digits import NO_DIGIT, _crossings
-from benchmarks.scenes import KINDS
+from benchmarks import no_digits, scenes
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", scenes.KINDS)
 def test_a_scene_is_a_function_of_its_digit_and_its_random_numbers(digits, kind):
     image, other = digits[0][1000], digits[0][4000]
 
-    first, again, another = (KINDS[kind](digit, np.random.default_rng(0)) for digit in (image, image, other))
+    first, again, another = (scenes.KINDS[kind](digit, np.random.default_rng(0)) for digit in (image, image, other))
 
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != another.tobytes()
     assert np.ptp(np.asarray(first.convert("L"))) > 50  # something is to be seen
 
 
-@pytest.mark.parametrize("kind", NO_DIGIT)
+@pytest.mark.parametrize("kind", no_digits.KINDS)
 def test_a_picture_of_no_digit_is_a_function_of_its_random_numbers(digits, kind):
     some = [(digits[0][1000], 2), (digits[0][4000], 8)]
 
-    first, again, other = (next(iter(NO_DIGIT[kind](some, np.random.default_rng(seed)))) for seed in (0, 0, 1))
+    first, again, other = (next(iter(no_digits.KINDS[kind](some, np.random.default_rng(seed)))) for seed in (0, 0, 1))
 
     assert first.tobytes() == again.tobytes()
     assert kind == "faces" or first.tobytes() != other.tobytes()
@@ -37,4 +36,4 @@ def test_a_line_is_known_to_cross_itself(line, crossings):
         "knot": (np.sin(2 * t), np.sin(3 * t + 0.3)),
     }
 
-    assert _crossings(np.stack(lines[line], 1)) == crossings
+    assert no_digits._crossings(np.stack(lines[line], 1)) == crossings

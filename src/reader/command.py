@@ -1,9 +1,4 @@
-"""The digits in image files: ``predict.py IMAGE...``, by the trained model. No stage of the workflow."""
-
-from src.pipeline.process import before_imports, exit_on_user_error, run_and_exit
-
-if __name__ == "__main__":
-    before_imports()
+"""The digits in image files: ``predict.py IMAGE...``, by the trained model. Not a stage of a workflow."""
 
 import argparse
 import io
@@ -12,17 +7,20 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from src.pipeline.paths import MODEL_FILE, ONNX_FILE
-from src.reader.files import Finder
-from src.reader.picture import read_grey
-from src.reader.recognise import Reading, load_classifier, read_digits
+from src.pipeline.paths import MODEL_FILE
+from src.pipeline.process import UserError
+from src.pipeline.project import ROOT
+from src.reader.export.onnx_classifier import ONNX_FILE
+from src.reader.head.outlier_head import HEAD_FILE
+from src.reader.picture import find_pictures, read_grey
+from src.reader.recognise import Reading, load_classifier, recognise
 from src.resnet.machine import set_up_machine
 
-HOME = Path(__file__).parents[2]  # the project's folder, whichever is the current one
 STANDARD_INPUT = Path("-")
 CHUNK = 100  # files that are read before the model sees them; memory does not grow with their number
 RUNNERS_UP = 2
@@ -30,30 +28,38 @@ UNREADABLE, WARNED = 1, 3  # exit statuses; 2 is argparse's
 ROW = "{:>5}  {:>11}  {:<19}  {}"
 
 
-@exit_on_user_error
 def main() -> None:
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file's name comes out as it is, whatever its encoding; on Windows what a code page lacks is spelt out.
-            stream.reconfigure(errors="surrogateescape" if os.name == "posix" else "backslashreplace")
+    set_up_streams()
     arguments = parse_arguments()
-    classifier = load_classifier(arguments.model, set_up_machine("cpu", "fp32", threads=0))
+    if arguments.model is None and not (ROOT / HEAD_FILE).exists():
+        raise UserError("there is no reader of pictures yet; run `make reader`")
+    classifier = load_classifier(arguments.model or ROOT / MODEL_FILE, set_up_machine("cpu", "fp32", threads=0))
 
     if not arguments.json:
         print(ROW.format("digit", "probability", "runners-up", "file"))
-    finder, all_read, all_sure = Finder(), True, True
-    files = finder.find(arguments.images)
+    passed_over: Counter[str] = Counter()
+    all_read, all_sure = True, True
+    files = find_pictures(arguments.images, passed_over)
     while chunk := list(itertools.islice(files, CHUNK)):
         read, pictures = read_pictures(chunk)
         all_read &= len(read) == len(chunk)
-        for file, reading in zip(read, read_digits(pictures, classifier), strict=True):
+        for file, reading in zip(read, recognise(pictures, classifier), strict=True):
             all_sure &= reading.warning is None
             ranking = rank(reading, classifier.class_names)
             print((as_json if arguments.json else as_row)(file, ranking, reading.warning))
-    finder.report()
+    if passed_over:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
+        print(f"passed over, not pictures by their names: {kinds}", file=sys.stderr)
     sys.exit(UNREADABLE if not all_read else WARNED if arguments.strict and not all_sure else 0)
+
+
+def set_up_streams() -> None:
+    """Have `| head` end the command without a word, and a file's name come out as it is, whatever its encoding."""
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # on Windows what a code page lacks is spelt out
+            stream.reconfigure(errors="surrogateescape" if os.name == "posix" else "backslashreplace")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,20 +69,16 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     parser.add_argument(
-        "--strict", action="store_true", help=f"exit with status {WARNED} where an answer comes with a warning"
+        "--strict", action="store_true", help=f"exit with status {WARNED} where a prediction comes with a warning"
     )
     parser.add_argument(
-        "--model",
-        type=Path,
-        default=HOME / MODEL_FILE,
-        metavar="FILE",
-        help=f"{MODEL_FILE} (the default) or {ONNX_FILE}, or a copy of one",
+        "--model", type=Path, metavar="FILE", help=f"{MODEL_FILE} (the default) or {ONNX_FILE}, or a copy of one"
     )
     return parser.parse_args()
 
 
 def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
-    """Read each file as grey levels. A file that is no picture is a line on stderr.
+    """Read each file as grey levels. A file that can't be read is a line on stderr.
 
     Returns:
         The files that could be read, and their pictures, (H, W) float32 in [0, 255].
@@ -84,26 +86,14 @@ def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
     read, pictures = [], []
     for file in files:
         try:
-            pictures.append(read_picture(file))
+            if file.is_dir():
+                raise ValueError("a folder without images")
+            with io.BytesIO(sys.stdin.buffer.read()) if file == STANDARD_INPUT else file.open("rb") as opened:
+                pictures.append(read_grey(opened))
             read.append(file)
         except (OSError, ValueError) as error:
             print(f"error: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
     return read, pictures
-
-
-def read_picture(file: Path) -> np.ndarray:
-    """Read an image file, or standard input, as grey levels: (H, W) float32 in [0, 255].
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it is no image.
-    """
-    if file == STANDARD_INPUT:
-        return read_grey(io.BytesIO(sys.stdin.buffer.read()))
-    if file.is_dir():
-        raise ValueError("a folder without images")
-    with file.open("rb") as opened:
-        return read_grey(opened)
 
 
 def rank(reading: Reading, class_names: list[str]) -> list[tuple[int, float]]:
@@ -127,7 +117,3 @@ def as_row(file: Path, ranking: list[tuple[int, float]], warning: str | None) ->
     digit, probability = (ranking[0][0], f"{ranking[0][1]:.2%}") if ranking else ("-", "-")
     row = ROW.format(digit, probability, ", ".join(shown), file)
     return f"{row}  ({warning})" if warning else row
-
-
-if __name__ == "__main__":
-    run_and_exit(main)

@@ -1,6 +1,9 @@
-"""Any picture file as grey levels."""
+"""From what a user names to pictures as grey levels."""
 
 import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,13 +20,36 @@ FORMATS = {  # that are read, by Pillow's names, and how the names of their file
     "AVIF": (".avif",),
     "HEIF": (".heic", ".heif"),
 }
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
-FRAME = 0.03  # of the shorter side: the picture's edge, of which most is taken to be ground
+BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
 LARGEST = 2**29  # bytes that a picture may take when it is decoded: 178 megapixels in colour
 
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
 pillow_heif.register_heif_opener()
+
+
+def find_pictures(names: Sequence[str], passed_over: Counter[str]) -> Iterator[Path]:
+    """Expand file and folder arguments to picture files.
+
+    A folder stands for the pictures in it and in its subfolders, in the order of their names. Hidden files and folders
+    are left out: what systems and editors put there, such as a Mac's ``._5.png``. A folder without pictures is yielded
+    itself.
+
+    Args:
+        names: of files, which are taken as they are, and of folders.
+        passed_over: counts the other files in folders, by their suffix.
+    """
+    for path in map(Path, names):
+        pictures = []
+        for file in sorted(path.rglob("*")) if path.is_dir() else []:
+            if any(part.startswith(".") for part in file.relative_to(path).parts) or file.is_dir():
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                pictures.append(file)
+            else:
+                passed_over[file.suffix.lower() or "without a suffix"] += 1
+        yield from pictures or [path]
 
 
 def read_grey(file: BinaryIO) -> np.ndarray:
@@ -33,7 +59,7 @@ def read_grey(file: BinaryIO) -> np.ndarray:
         (H, W) float32 in [0, 255], 0 for black.
 
     Raises:
-        ValueError: it is no sound picture of the `FORMATS`, or takes more than `LARGEST` bytes.
+        ValueError: it is not a picture of the `FORMATS`, is damaged, or takes more than `LARGEST` bytes.
     """
     try:
         with warnings.catch_warnings():
@@ -41,17 +67,17 @@ def read_grey(file: BinaryIO) -> np.ndarray:
             with Image.open(file, formats=tuple(FORMATS)) as image:
                 return _to_grey(image)
     except Image.UnidentifiedImageError as error:
-        raise ValueError(f"no picture of the kinds {', '.join(FORMATS)}") from error
+        raise ValueError(f"not a picture of the kinds {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ValueError(f"can't be read as a picture: {' '.join(str(error).split())}") from error
 
 
-def frame_of(shape: tuple[int, int]) -> np.ndarray:
-    """Mark the edge of a picture (H, W): (H, W) bool."""
-    frame = np.ones(shape, bool)
-    width = max(1, int(FRAME * min(shape)))
-    frame[width:-width, width:-width] = False
-    return frame
+def border_of(shape: tuple[int, int]) -> np.ndarray:
+    """Mark the border of a picture (H, W): (H, W) bool."""
+    border = np.ones(shape, bool)
+    width = max(1, int(BORDER * min(shape)))
+    border[width:-width, width:-width] = False
+    return border
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
@@ -61,23 +87,18 @@ def _to_grey(image: Image.Image) -> np.ndarray:
     size = width * height * (4 if wide or image.mode == "P" else len(image.getbands()))
     if size > LARGEST:
         raise ValueError(f"{width} × {height} pixels take {size / 2**20:,.0f} MiB, more than {LARGEST // 2**20}")
-    if image.mode in ("1", "P"):  # in which no mean of pixels can be had
+    if image.mode in ("1", "P"):  # whose pixels have no mean
         image = image.convert("RGBA" if image.has_transparency_data else "L")
     if not wide:
         image.thumbnail((4 * WORKING_SIDE, 4 * WORKING_SIDE), Image.Resampling.BOX)  # before it is copied
     image = ImageOps.exif_transpose(image)
-    if wide:
-        return _shrink(_stretch(image))
+    if wide:  # 16 or 32 bits a pixel, of any range
+        values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
+        values -= values.min()
+        return _shrink(Image.fromarray(values * (255 / max(values.max(), 1e-9))))
     if image.has_transparency_data:
-        return _put_on_ground(_shrink(image.convert("RGBA").convert("LA")))
+        return _put_on_background(_shrink(image.convert("RGBA").convert("LA")))
     return _shrink(image.getchannel("L") if image.mode == "LAB" else image.convert("L"))
-
-
-def _stretch(image: Image.Image) -> Image.Image:
-    """A picture of 16 or 32 bits a pixel, whatever its range, as one of floats in [0, 255]."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
-    lowest = values.min()
-    return Image.fromarray((values - lowest) * (255 / max(values.max() - lowest, 1e-9)))
 
 
 def _shrink(image: Image.Image) -> np.ndarray:
@@ -85,12 +106,12 @@ def _shrink(image: Image.Image) -> np.ndarray:
     return np.asarray(image, np.float32)
 
 
-def _put_on_ground(grey_alpha: np.ndarray) -> np.ndarray:
-    """Put a partly transparent picture (H, W, 2) on a ground from which it stands out, or that it already has."""
+def _put_on_background(grey_alpha: np.ndarray) -> np.ndarray:
+    """Put a partly transparent picture (H, W, 2) on the background that it has, or on one that it stands out from."""
     grey, opacity = grey_alpha[..., 0], grey_alpha[..., 1] / 255
-    frame = frame_of(grey.shape)
-    if np.median(opacity[frame]) > 0.5:
-        ground = np.median(grey[frame][opacity[frame] > 0.5])
+    border = border_of(grey.shape)
+    if np.median(opacity[border]) > 0.5:
+        background = np.median(grey[border][opacity[border] > 0.5])
     else:
-        ground = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
-    return grey * opacity + ground * (1 - opacity)
+        background = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
+    return grey * opacity + background * (1 - opacity)

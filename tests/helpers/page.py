@@ -1,6 +1,5 @@
 """The page to draw digits on, served for tests, and opened in a browser."""
 
-import base64
 import os
 import re
 import signal
@@ -8,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from helpers.browser import TIMEOUT as PATIENCE
-from helpers.pictures import drawing, encoded
 from helpers.project import Project
 
 WATCHED = """
@@ -32,12 +31,10 @@ sys.argv[0] = "demo"
 runpy.run_module("src.reader.page", run_name="__main__")
 """  # says on stderr whatever of the server would leave this machine
 TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
-ANSWER = "document.querySelector('#answer').textContent"
-NOTHING = "Nothing yet."
 TIMEOUT = 60  # seconds, to end
 
 
-class ServedPage:
+class ServedPage(NamedTuple):
     """A page that is served.
 
     Attributes:
@@ -46,8 +43,9 @@ class ServedPage:
         errors: the file that holds what it wrote on stderr.
     """
 
-    def __init__(self, address: str, process: subprocess.Popen, errors: Path) -> None:
-        self.address, self.process, self.errors = address, process, errors
+    address: str
+    process: subprocess.Popen
+    errors: Path
 
 
 @contextmanager
@@ -74,35 +72,20 @@ def served_page(project: Project, errors: Path) -> Iterator[ServedPage]:
             process.kill()
 
 
-def data_url(content: bytes) -> str:
-    """The content of a file as the page sends it."""
-    return f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
-
-
-def content_of(url: str) -> bytes:
-    """The content of a data URL in base64."""
-    return base64.b64decode(url.partition(",")[2])
-
-
 @contextmanager
-def opened(browser: Browser, page: ServedPage, **window: object) -> Iterator[Page]:
-    """Open the page in a tab of its own, and wait until it is there.
-
-    Args:
-        browser: to open it in.
-        page: to open.
-        window: arguments of Playwright's ``new_page``.
-    """
-    with browser.new_page(permissions=["camera"], **window) as tab:
+def opened(browser: Browser, page: ServedPage) -> Iterator[Page]:
+    """Open the page in a tab of its own, and wait until the sheet is there."""
+    with browser.new_page(permissions=["camera"]) as tab:
         tab.set_default_timeout(PATIENCE)
         tab.goto(page.address)
-        tab.wait_for_selector("#bars tr")
+        tab.wait_for_function("window.editor?.command_manager")  # the sheet's; it takes strokes from then on
+        tab.wait_for_load_state("networkidle")
         yield tab
 
 
 def draw(tab: Page, points: list[tuple[float, float]]) -> None:
     """Draw a line on the sheet with the mouse, through points given as shares of its width and height."""
-    box = tab.locator("#sheet").bounding_box()
+    box = tab.locator("canvas").first.bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     tab.mouse.move(*places[0])
     tab.mouse.down()
@@ -111,30 +94,8 @@ def draw(tab: Page, points: list[tuple[float, float]]) -> None:
     tab.mouse.up()
 
 
-def answer(tab: Page) -> str:
-    """Wait for the answer on the page."""
-    return tab.wait_for_function(f"{ANSWER} !== '{NOTHING}' && {ANSWER}").json_value()
-
-
-def choose(tab: Page, file: Path) -> str:
-    """Choose a picture's file on the page, and wait for the answer."""
-    tab.click("#clear")
-    tab.wait_for_function(f"{ANSWER} === '{NOTHING}'")
-    tab.set_input_files("#file", file)
-    return answer(tab)
-
-
-def large_photo() -> bytes:
-    """A JPEG file of 108 megapixels, as the largest phones take them."""
-    photo = Image.new("L", (12_000, 9_000), 235)
-    photo.paste(drawing(1000, ground=235).resize((6_000, 6_000)), (3_000, 1_500))
-    return encoded(photo, "JPEG")
-
-
 def needs_gradio() -> str | None:
     """Why the page can't be served here, or None."""
-    from importlib.util import find_spec
-
     if os.name == "nt":
         return "needs signals as POSIX has them"
     return None if find_spec("gradio") else "needs Gradio: pip install -r requirements-demo.txt"

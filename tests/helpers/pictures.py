@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from src.mnist.dataset import CLASS_NAMES
+from src.reader.head.outlier_head import Predictions
 from src.reader.picture import read_grey
-from src.reader.recognise import Reading, read_digits
-from src.resnet.inference import Answers
+from src.reader.recognise import Reading, recognise
 
 MODES_OF_FORMATS = {  # of what people have, what each format can hold
     "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
@@ -25,24 +25,10 @@ MODES_OF_FORMATS = {  # of what people have, what each format can hold
 }
 FORMATS_AND_MODES = [(kind, mode) for kind, modes in MODES_OF_FORMATS.items() for mode in modes]
 
-# In %, for a model trained for 5 epochs on 3,800 images. When this was written, 97.5, 96.8, 85.3, 88.1, 88.1, 91.4,
-# 90.0, 90.0 and 77.5 were measured, in this order, with bfloat16 on a CPU.
-LEAST_RIGHT_BY_KIND = {
-    "MNIST's test images, PNG": 95,
-    "the same, dark on light, JPEG": 94,
-    "scikit-learn's digits, enlarged": 80,
-    "fonts": 82,
-    "fonts, light on dark": 82,
-    "fonts, turned by up to 12 degrees": 82,
-    "fonts, in a wide margin": 82,
-    "photos of a marker on paper": 80,
-    "photos of a fine pen on paper": 62,
-}
 
-
-def drawing(side: int = 200, *, digit: str = "5", ink: int = 20, ground: int = 240) -> Image.Image:
-    """Draw a printed digit in the middle of a grey picture; ``ink`` and ``ground`` are grey levels."""
-    picture = Image.new("L", (side, side), ground)
+def drawing(side: int = 200, *, digit: str = "5", ink: int = 20, background: int = 240) -> Image.Image:
+    """Draw a printed digit in the middle of a grey picture; ``ink`` and ``background`` are grey levels."""
+    picture = Image.new("L", (side, side), background)
     font = ImageFont.load_default(round(0.8 * side))
     ImageDraw.Draw(picture).text((side / 2, side / 2), digit, fill=ink, font=font, anchor="mm")
     return picture
@@ -58,7 +44,8 @@ def in_mode(picture: Image.Image, mode: str) -> Image.Image:
         case "F":
             return Image.fromarray(np.asarray(picture).astype(np.float32) / 255 - 0.5)
         case "1":
-            return picture.point(lambda grey: 255 * (grey > 127)).convert("1")  # convert alone draws the ground in dots
+            # `convert` alone draws the background in dots.
+            return picture.point(lambda grey: 255 * (grey > 127)).convert("1")
         case "LAB":
             neutral = Image.new("L", picture.size, 128)
             return Image.merge("LAB", [picture, neutral, neutral])
@@ -82,42 +69,43 @@ def huge() -> bytes:
 
 
 class Undecided:
-    """A model that says nothing of any image."""
+    """A model that predicts nothing for any image.
 
-    def __init__(self) -> None:
-        self.class_names = list(CLASS_NAMES)
+    Attributes:
+        outlier_score: what it gives each image.
+    """
 
-    def answers(self, images: torch.Tensor) -> Answers:
-        return Answers(torch.zeros(len(images), len(CLASS_NAMES)), torch.full((len(images),), torch.nan))
+    def __init__(self, outlier_score: float = np.nan) -> None:
+        self.class_names, self.outlier_score = list(CLASS_NAMES), outlier_score
 
-
-def reading(content: bytes) -> Reading:
-    """Read the content of a picture file, without a model."""
-    return read_digits([read_grey(io.BytesIO(content))], Undecided())[0]
-
-
-def form(content: bytes) -> np.ndarray:
-    """Bring the content of a picture file to MNIST's form, as the command does: (28, 28) uint8."""
-    return reading(content).form
+    def predict(self, images: torch.Tensor) -> Predictions:
+        return Predictions(
+            torch.zeros(len(images), len(CLASS_NAMES)), torch.full((len(images),), float(self.outlier_score))
+        )
 
 
-def form_of(picture: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
-    """Encode a picture and bring it to MNIST's form: (28, 28) uint8."""
-    return form(encoded(picture, kind, **options))
+def reading(content: bytes, model: object = None) -> Reading:
+    """Read the content of a picture file, by default without a model."""
+    return recognise([read_grey(io.BytesIO(content))], model or Undecided())[0]
+
+
+def seen(picture: Image.Image, kind: str = "PNG", **options: object) -> np.ndarray:
+    """Encode a picture and bring it to MNIST's style, as the command does: (28, 28) uint8."""
+    return reading(encoded(picture, kind, **options)).mnist_image
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The mean absolute difference of two forms in grey levels. Of two printed digits it is 20 and more."""
+    """The mean absolute difference of two images in grey levels. Of two printed digits it is 20 and more."""
     return np.abs(one.astype(int) - other).mean()
 
 
-def extent(form: np.ndarray) -> tuple[int, int]:
-    """The height and the width of the digit in a form, in pixels."""
-    rows, columns = np.flatnonzero(form.any(1)), np.flatnonzero(form.any(0))
+def extent(image: np.ndarray) -> tuple[int, int]:
+    """The height and the width of the digit in an image of MNIST's style, in pixels."""
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     return np.ptp(rows) + 1, np.ptp(columns) + 1
 
 
-def centre_of_mass(form: np.ndarray) -> tuple[float, float]:
-    """The row and the column of the centre of a form's ink, in pixels counted from 0."""
-    pixels = np.arange(len(form))
-    return np.average(pixels, weights=form.sum(1)), np.average(pixels, weights=form.sum(0))
+def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
+    """The row and the column of the centre of an image's ink, in pixels counted from 0."""
+    pixels = np.arange(len(image))
+    return np.average(pixels, weights=image.sum(1)), np.average(pixels, weights=image.sum(0))

@@ -1,13 +1,24 @@
-"""Telling what is no digit: a small head beside ``fc``, on the maps that the network makes of an image.
+"""Is this image a digit? A small head beside ``fc``, on the maps that the network makes of an image, scores that.
 
-Trained with examples of what is none (outlier exposure, Hendrycks et al. 2019, https://arxiv.org/abs/1812.04606). The
-probabilities alone don't tell: of a letter the network is often as sure as of a digit.
+It is trained with examples of what is not a digit (outlier exposure, Hendrycks et al. 2019,
+https://arxiv.org/abs/1812.04606). The probabilities alone don't tell: the network is often as sure of a letter as of a
+digit.
 """
+
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.pipeline.process import UserError
+from src.resnet.inference import run_batches
+from src.resnet.machine import Machine
+from src.resnet.model_file import as_user_error, load_model, read_tensors, weights_hash
+from src.resnet.network import trim
+
+HEAD_FILE = Path("models/outliers.safetensors")
 HIDDEN = 64
 SECOND, THIRD = 4, 2  # pixels: the maps of these stages are pooled to that; at 28 pixels they are that large
 
@@ -51,7 +62,68 @@ def logits_and_features(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.T
     return logits, torch.cat([*(part.sqrt() for part in parts), logits], 1)
 
 
+def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
+    """Read the outlier head of a model from `load_model`, written by `encode_model` with the model's `weights_hash`.
+
+    Returns:
+        The head in evaluation mode on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, or belongs to another model.
+    """
+    with as_user_error(path, "make reader"):
+        state, metadata = read_tensors(path)
+        model_sha256 = metadata["model_sha256"]
+        head = OutlierHead(len(state["mean"]))
+        head.load_state_dict(state)
+    if model_sha256 != weights_hash(model):
+        raise UserError(f"{path} belongs to another model; `make reader` makes it for this one")
+    return head.eval()
+
+
+class Predictions(NamedTuple):
+    """What a model predicts for N images, on the CPU.
+
+    Attributes:
+        logits: (N, C) float32.
+        outlier_scores: (N,) float32, above 0 for what is unlike any digit; NaN where the model has no outlier head.
+    """
+
+    logits: torch.Tensor
+    outlier_scores: torch.Tensor
+
+
+class TorchClassifier:
+    """A trained model and its outlier head, on one machine.
+
+    Attributes:
+        class_names: what each column of the logits stands for.
+    """
+
+    def __init__(self, model_file: Path, machine: Machine, head_file: Path | None) -> None:
+        """Load a model, and its outlier head where one is named.
+
+        Raises `UserError` where a file is missing, damaged, or not of this project.
+        """
+        model, metadata = load_model(model_file)
+        self.class_names: list[str] = metadata["class_names"]
+        self._head = load_outlier_head(head_file, model).to(machine.device) if head_file else None
+        self._image_size: int = metadata["image_size"]
+        self._machine = machine
+        self._model = trim(model, self._image_size).to(machine.device).to(memory_format=torch.channels_last)
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """Classify images (N, 28, 28) uint8."""
+        columns = run_batches(self._logits_and_score, images, self._image_size, self._machine).cpu()
+        return Predictions(columns[:, :-1], columns[:, -1])
+
+    def _logits_and_score(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits, features = logits_and_features(self._model, inputs)
+        scores = self._head(features) if self._head else logits.new_full((len(logits),), torch.nan)
+        return torch.cat([logits, scores[:, None]], 1)
+
+
 def _pooled(maps: torch.Tensor, side: int) -> torch.Tensor:
-    """Pool maps (N, C, H, W) to ``side`` x ``side``: (N, C * side * side)."""
+    """Pool maps (N, C, H, W) to ``side`` × ``side``: (N, C * side * side)."""
     there = maps.cpu() if maps.device.type == "mps" else maps  # MPS pools to a divisor of the size alone
     return F.adaptive_avg_pool2d(there, side).flatten(1).to(maps.device)

@@ -1,0 +1,206 @@
+"""A page to draw digits on: ``python -m src.reader.page``. It stays on this machine, and needs no network."""
+
+import argparse
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.pipeline.process import UserError
+from src.pipeline.project import ROOT
+from src.reader.export.onnx_classifier import ONNX_FILE
+from src.reader.picture import read_grey
+from src.reader.recognise import Classifier, load_classifier, recognise
+from src.resnet.machine import set_up_machine
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from gradio import Blocks
+    from starlette.middleware.base import RequestResponseEndpoint
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LOOPBACK, PORT = "127.0.0.1", 7860
+HOSTS = (LOOPBACK, "localhost")  # that the page answers to: another site's name may lead to this machine, too
+SENT_TO = tuple(f"/gradio_api/{name}" for name in ("run/", "component_server", "upload"))
+LARGEST_UPLOAD = 100 * 2**20  # bytes: three times a phone's largest photo
+KEPT = 600  # seconds, a picture and the pixels seen, for the browser to show
+CANVAS = 280  # pixels, the side of the sheet
+PEN = 10  # pixels, the radius
+ZOOM = 8  # the pixels seen are shown so much larger
+
+Answer = tuple[dict[str, float] | None, np.ndarray | None, str]
+NOTHING: Answer = (None, None, "")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if find_spec("gradio") is None:
+        raise UserError("Gradio is not installed; run `make demo`, or `pip install -r requirements-demo.txt`")
+    # One image at a time gains nothing from a second thread, which waits for the first by spinning.
+    classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=1))
+    with bind(arguments.port) as listener, tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # no picture stays behind
+        serve(build_app(build_page(classifier), listener.getsockname()[1]), listener)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m src.reader.page", description="A page to draw digits on.")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / ONNX_FILE, metavar="FILE", help="as in predict.py (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help="where it is free, else another (default: %(default)s)")
+    arguments = parser.parse_args()
+    if not 0 <= arguments.port < 2**16:
+        parser.error(f"--port {arguments.port}: must be from 0 to {2**16 - 1}")
+    return arguments
+
+
+def bind(port: int) -> socket.socket:
+    """Listen on the loopback address, at a port where it is free and else at another."""
+    try:
+        return socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        print(f"demo: port {port}: {error.strerror}; taking another")
+        return socket.create_server((LOOPBACK, 0))
+
+
+def build_page(classifier: Classifier) -> "Blocks":
+    """Build the page: a sheet to draw on and a place for pictures, and what the model says of the last of either."""
+    import gradio
+
+    class Picture(gradio.Image):
+        """Gives the file as it came: Gradio's own reader knows fewer formats, and fails with a traceback."""
+
+        is_template = True  # it looks as `gradio.Image` does
+
+        def preprocess(self, payload: "gradio.data_classes.ImageData | None") -> str | None:
+            return payload.path if payload else None
+
+    lock = threading.Lock()  # one picture at a time: a large photo takes hundreds of MB
+
+    def read_drawing(drawing: dict[str, np.ndarray | None] | None) -> Answer:
+        grey = drawing and drawing["composite"]
+        return NOTHING if grey is None or not np.ptp(grey) else answer(grey.astype(np.float32), classifier)
+
+    def read_picture(file: str | None) -> Answer:
+        if file is None:
+            return NOTHING
+        try:
+            with lock, Path(file).open("rb") as opened:
+                return answer(read_grey(opened), classifier)
+        except ValueError as error:
+            return None, None, f"Not read: {error}"
+
+    sheet = {"background": np.full((CANVAS, CANVAS), 255, np.uint8), "layers": [], "composite": None}
+    with gradio.Blocks(analytics_enabled=False, title="Draw a digit", delete_cache=(KEPT, KEPT)) as page:
+        gradio.Markdown("# Draw a digit")
+        with gradio.Row():
+            with gradio.Column(min_width=320):
+                drawing = gradio.Sketchpad(
+                    sheet,  # without one the pen must be chosen first
+                    label="Draw with the mouse or a finger",
+                    canvas_size=(CANVAS, CANVAS),
+                    fixed_canvas=True,
+                    image_mode="L",
+                    brush=gradio.Brush(default_size=PEN, colors=["#000000"], color_mode="fixed"),
+                    layers=False,
+                    transforms=(),
+                    buttons=[],
+                )
+                picture = Picture(
+                    label="Or drop, paste, choose or take a picture",
+                    height=CANVAS,
+                    webcam_options=gradio.WebcamOptions(mirror=False),
+                    buttons=[],
+                )
+            with gradio.Column(min_width=320):
+                outputs = [
+                    gradio.Label(
+                        label="Probability of each digit",
+                        num_top_classes=10,
+                        show_heading=False,
+                        elem_id="probabilities",
+                    ),
+                    gradio.Image(
+                        label="The 28 × 28 pixels that the network saw", format="png", buttons=[], height=CANVAS
+                    ),
+                    gradio.Textbox(label="Warning", interactive=False),
+                ]
+        # No queue: its event stream looks for answers every 50 ms. Of drawings that come while one is read, the last is
+        # read next.
+        options = {"outputs": outputs, "queue": False, "trigger_mode": "always_last", "show_progress": "hidden"}
+        drawing.clear(lambda: sheet, outputs=drawing, queue=False, api_visibility="private")
+        drawing.input(read_drawing, drawing, api_name="drawing", **options)
+        picture.change(read_picture, picture, api_name="picture", **options)
+    return page
+
+
+def answer(grey: np.ndarray, classifier: Classifier) -> Answer:
+    """Say what the page shows for a picture (H, W) float32: the probability of each digit, the pixels, the warning."""
+    (reading,) = recognise([grey], classifier)
+    probabilities = None
+    if reading.probabilities is not None:
+        probabilities = dict(zip(classifier.class_names, reading.probabilities.tolist(), strict=True))
+    return probabilities, np.kron(reading.mnist_image, np.ones((ZOOM, ZOOM), np.uint8)), reading.warning or ""
+
+
+def build_app(page: "Blocks", port: int) -> "FastAPI":
+    """Put the page behind what refuses others. Nothing of Gradio's that asks the web or the environment is left on."""
+    import fastapi
+    import gradio
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
+
+    app = fastapi.FastAPI()
+
+    @app.middleware("http")
+    async def refuse(request: "Request", call_next: "RequestResponseEndpoint") -> "Response":
+        status = refusal(request.method, request.url.path, request.headers)
+        return PlainTextResponse("refused", status) if status else await call_next(request)
+
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)  # this one is asked first
+    return gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        server_name=LOOPBACK,
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        root_path="",
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=LARGEST_UPLOAD,
+    )
+
+
+def refusal(method: str, path: str, headers: Mapping[str, str]) -> int | None:
+    """The HTTP status for what the page itself does not send: from another site, to another path, or too large."""
+    if method in ("GET", "HEAD"):
+        return None
+    if headers.get("origin") not in (None, f"http://{headers.get('host')}"):
+        return 403
+    if not path.startswith(SENT_TO):
+        return 404
+    length = headers.get("content-length", "")
+    return None if length.isdigit() and int(length) <= LARGEST_UPLOAD + 2**20 else 413  # with what a form adds
+
+
+def serve(app: "FastAPI", listener: socket.socket) -> None:
+    """Serve the page until Ctrl-C."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    print(f"demo: http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # which uvicorn raises again once it has shut down
+        print("demo: ended")
