@@ -19,8 +19,7 @@ stages:
 
 def edit_a_comment(project):
     file = project.path / "src/mnist/dataset.py"
-    first, rest = file.read_text().split("\n", maxsplit=1)
-    file.write_text(f"{first} One more docstring.\n# one more comment\n{rest}")
+    file.write_text(f"# one more comment\n{file.read_text().replace('as NumPy arrays', 'as arrays of NumPy', 1)}")
 
 
 def add_a_reader(project):
