@@ -18,14 +18,15 @@ from helpers.browser import no_browser, started
 from helpers.project import Project, make_project
 from hypothesis import settings
 
+from src.pipeline.process import SPIN_COUNT
+
 TAKES_LONG = "takes long: part of `make test-all`"
 TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
 
 OURS = ("TORCH", "PYTHON")  # what the Makefile takes
 for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS")) or name in OURS]:
     del os.environ[variable]  # a Git hook names the user's own repository in them
-# Two workers share the cores: a thread that waits should sleep. Where it spins, they take five times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # as a stage sets it: two workers share the cores
 # The same examples in each run, and no deadline for a machine that has other things to do.
 settings.register_profile("the same each time", deadline=None, derandomize=True)
 settings.load_profile("the same each time")

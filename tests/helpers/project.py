@@ -53,6 +53,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "checkpoint_minutes": 5,
     "launcher": "python -m",
 }
+RESULTS = ("__pycache__", "dvc.lock")  # what may lie beside the sources
 
 
 def slow(*values: object) -> object:
@@ -73,7 +74,7 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The variables for a command in the project: none of the user's own that the workflow looks at."""
-        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS")
+        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS", "GOMP_SPINCOUNT")
         kept = {key: value for key, value in os.environ.items() if key not in ours}
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -162,7 +163,7 @@ def make_project(path: Path) -> Project:
         target = path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns(*RESULTS))
         elif (ROOT / part).exists():
             shutil.copy2(ROOT / part, target)
     (path / ".dvc/config").write_text(DVC_CONFIG)
