@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from helpers.project import Project
 
 FULL, READ_ONLY = "disk full", "read-only folder"
@@ -88,25 +86,6 @@ def seconds_by_stage(project: Project) -> dict[str, float]:
             seconds[stage] = time.monotonic() - began
     assert process.wait() == 0
     return seconds
-
-
-def wait_for_checkpoint(project: Project) -> None:
-    """Wait until the run that is under way has saved its state."""
-    deadline = time.monotonic() + 60
-    while not list(project.path.glob(".dvc/tmp/checkpoints/*/*.pt")):
-        assert time.monotonic() < deadline, "no checkpoint came"
-        time.sleep(0.02)
-
-
-def forget_all_but_download(project: Project) -> None:
-    """Put a trained project back to where only the data is there, and DVC's run cache knows of nothing."""
-    lock = yaml.safe_load(project.read("dvc.lock"))
-    lock["stages"] = {"download": lock["stages"]["download"]}
-    (project.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    for name in ("models/model.safetensors", "models/model.onnx", "models/outliers.safetensors", "models/run.json"):
-        (project.path / name).unlink()
-    for name in (".dvc/cache/runs", "metrics"):
-        shutil.rmtree(project.path / name)
 
 
 def contents(folder: Path, *names: str) -> dict[str, bytes]:
