@@ -3,7 +3,6 @@
 No test touches the repository that the tests are run from, its workspace or its parameters: each works in a clone.
 """
 
-import collections
 import json
 import os
 import pickle
@@ -21,7 +20,6 @@ from hypothesis import settings
 from src.pipeline.process import SPIN_COUNT
 
 TAKES_LONG = "takes long: part of `make test-all`"
-TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
 
 OURS = ("TORCH", "PYTHON")  # what the Makefile takes
 for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS")) or name in OURS]:
@@ -46,23 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (item.path.stem != "test_workflow", item.path in needs_run))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist's
-        session.config.workeroutput["tries"] = dict(TRIES)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: object) -> None:
-    TRIES.update(getattr(node, "workeroutput", {}).get("tries", {}))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TRIES:
-        terminalreporter.section("faults tried")
-        for fault, count in sorted(TRIES.items()):
-            terminalreporter.write_line(f"{count:6,}  {fault}")
-
-
 @pytest.fixture
 def tries(request: pytest.FixtureRequest) -> Callable:
     """How often to try a fault, by the kind of run; counted for the table."""
@@ -71,7 +52,6 @@ def tries(request: pytest.FixtureRequest) -> Callable:
         number = full if request.config.getoption("--all") else quick
         if number == 0:
             pytest.skip(TAKES_LONG)
-        TRIES[fault] += number
         return number
 
     return count

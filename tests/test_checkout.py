@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.data import write_data
 from helpers.project import Nobodys, Project, needs_posix, stages_run
 
 MAKE_REPRO = ("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "repro")
@@ -35,16 +34,6 @@ def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fai
 
     trained.run("sh", "-c", "git init -q && git add -A . && git commit -q -m start")
     done = trained.run("dvc", "repro")
-
-    assert "up to date" in done.stdout
-
-
-@needs_posix
-def test_without_git_dvcs_own_setting_does_too(trained):
-    shutil.rmtree(trained.path / ".git")
-
-    trained.run("dvc", "config", "--local", "core.no_scm", "true")
-    done = trained.run(*MAKE_REPRO)
 
     assert "up to date" in done.stdout
 
@@ -98,18 +87,15 @@ def subfolder(trained, tmp_path_factory) -> Project:
     return Project(outer.path / "inner")
 
 
+@needs_posix
 @pytest.mark.slow
-def test_in_a_folder_of_another_repository_experiments_work(subfolder):
+def test_in_a_folder_of_another_repository_experiments_and_comparisons_work(subfolder):
     done = subfolder.run("dvc", "exp", "run", "--temp", "-n", "inside", "-S", "checkpoint_minutes=1")
 
     assert stages_run(done.stdout) == ["report"]
     assert "inside" in subfolder.run("dvc", "exp", "list").stdout
     assert (subfolder.path / "params.yaml").exists()
 
-
-@needs_posix
-@pytest.mark.slow
-def test_in_a_folder_of_another_repository_compare_works(subfolder):
     subfolder.run(".ci/compare", "HEAD", "comparison", EPOCHS="1")
 
     assert "learning_curves" in subfolder.read("comparison/README.md")
@@ -133,17 +119,3 @@ def test_a_relative_mirror_is_found_by_a_temporary_experiment_too(trained, full_
     done = trained.run(*command, MNIST_MIRROR=mirror)
 
     assert "download: mnist, initial weights random" in done.stdout
-
-
-@pytest.mark.slow
-def test_each_line_appears_in_a_pipe_when_it_is_printed(project, digits):
-    write_data(project, digits, training=60, test=20)
-    project.set_params(epochs=200, batch_size=16, validation_size=0)
-
-    with project.start("python", "-m", "src.train", PYTHONUNBUFFERED="") as process:
-        first = next((line for line in process.stdout if line.startswith("epoch ")), "none before the end")
-        running = process.poll() is None
-        process.kill()
-
-    assert first.startswith("epoch 1/200")
-    assert running

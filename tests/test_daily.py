@@ -1,10 +1,8 @@
-"""The daily recipes, and what they leave: a remote, a second clone, training elsewhere, a grid.
+"""The daily recipes, and what they leave: a remote, a second clone, training elsewhere.
 
 `test_walk.py` types the commands of the docs; here the results are compared, byte by byte.
 """
 
-import json
-import re
 from pathlib import Path
 
 import pytest
@@ -22,14 +20,6 @@ def large_files(project: Project) -> dict[str, bytes]:
     for name in LARGE:
         paths += [project.path / name, *(project.path / name).rglob("*")]
     return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-
-
-def parameters_of(project: Project, experiment: str) -> dict:
-    """An experiment's parameters, from ``dvc exp show``."""
-    rows = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
-    revisions = [revision for row in rows for entry in row["experiments"] or [] for revision in entry["revs"]]
-    (found,) = [revision for revision in revisions if revision["name"] == experiment]
-    return found["data"]["params"]["params.yaml"]["data"]
 
 
 def publish(project: Project, folder: Path) -> None:
@@ -107,40 +97,3 @@ def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(lon
 
     assert large_files(home) == trained_there
     assert stages_run(done.stdout) == []
-
-
-@pytest.mark.slow
-def test_a_shared_cache_brings_an_experiment_to_a_second_clone(longer, second_path):
-    second = Project(second_path)
-    second.run("git", "clone", "-q", str(longer.path), ".")
-    second.run("dvc", "config", "--local", "cache.dir", str(longer.path / ".dvc/cache"))
-    second.run("dvc", "checkout")
-
-    done = second.run("dvc", "exp", "run", "-S", "epochs=2", "evaluate", **NO_NETWORK)
-
-    assert stages_run(done.stdout) == []
-    assert large_files(second) == large_files(longer)
-
-
-@pytest.mark.slow
-def test_a_grid_is_queued_run_shown_compared_applied_and_branched(trained):
-    queued = trained.run("dvc", "exp", "run", "--queue", "-S", "lr=range(0.002,0.008,0.003)").stdout
-    names = re.findall(r"Queued experiment '(.+?)'", queued)
-    trained.run("dvc", "exp", "run", "--run-all")
-
-    assert [parameters_of(trained, name)["lr"] for name in names] == [0.002, 0.005]
-
-    trained.run("dvc", "exp", "apply", names[1])
-
-    assert "lr: 0.005" in trained.read("params.yaml")
-    assert "up to date" in trained.run("dvc", "repro").stdout
-    assert "test.loss" in trained.run("dvc", "metrics", "diff", "HEAD").stdout
-    assert "lr" in trained.run("dvc", "params", "diff", "HEAD").stdout
-
-    trained.run("dvc", "plots", "diff", "HEAD", "--out", "page")
-
-    assert len(list((trained.path / "page/static").glob("workspace_*.png"))) == 4
-
-    trained.run("dvc", "exp", "branch", names[0], "slower")
-
-    assert "lr: 0.002" in trained.run("git", "show", "slower:params.yaml").stdout

@@ -1,9 +1,8 @@
-"""What goes wrong, done on purpose: signals to a running ``dvc repro``, and folders that take no more files."""
+"""What goes wrong, done on purpose: signals to a running ``dvc repro``, and a system that takes no large file."""
 
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -11,15 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.project import Project
-
-FULL, READ_ONLY = "disk full", "read-only folder"
-MOUNT = {  # shell commands that make the folder $1 take nothing any more
-    # The folder on a file system in memory with room for all that it holds and 8 MB, which the filler beside it takes.
-    FULL: 'size=$(($(du -sm "$1" | cut -f1) + 8))m && mkdir memory.tmp && mount -t tmpfs -o size=$size tmpfs memory.tmp'
-    ' && cp -a "$1" memory.tmp/folder && mount --bind memory.tmp/folder "$1"'
-    " && { cat /dev/zero > memory.tmp/filler 2>/dev/null || true; }",
-    READ_ONLY: 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"',
-}
 
 
 def start(project: Project, *command: str) -> subprocess.Popen:
@@ -33,6 +23,21 @@ def start(project: Project, *command: str) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=heed_ctrl_c,
+    )
+
+
+def run_without_room(project: Project, stage: str, room: int) -> subprocess.CompletedProcess:
+    """Run a stage that can write no file larger than ``room`` bytes."""
+    import resource  # which Windows lacks
+
+    return subprocess.run(
+        ["python", "-m", f"src.{stage}"],
+        cwd=project.path,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
 
 
@@ -98,27 +103,3 @@ def leftovers(project: Project) -> list[Path]:
     """What no finished run leaves: half-written files and checkpoints."""
     halves = [path for name in ("data", "models", "metrics") for path in (project.path / name).rglob(".*.partial")]
     return halves + list(project.path.glob(".dvc/tmp/checkpoints/*"))
-
-
-def can_mount(folder: Path) -> bool:
-    """Whether this system lets the tests mount in a namespace of their own."""
-    (folder / "output").mkdir()
-    command = in_namespace(FULL, "output", "true")
-    return bool(shutil.which("unshare")) and not subprocess.run(command, cwd=folder, capture_output=True).returncode
-
-
-def run_with_fault(project: Project, fault: str, folder: str, stage: str) -> tuple[subprocess.CompletedProcess, dict]:
-    """Run a stage, which must fail, where ``folder`` takes no more files.
-
-    Returns:
-        The command, and the SHA-256 of each file that was in the folder after it, hidden ones included, by its path.
-    """
-    listing = f'find "{folder}" -type f ! -name .gitignore -exec sha256sum {{}} + 1>&2'
-    command = in_namespace(fault, folder, f"{{ python -m src.{stage}; code=$?; {listing}; exit $code; }}")
-    done = project.run(*command, ok=False)
-    return done, {path: digest for digest, path in re.findall(r"^([0-9a-f]{64})  (.*)$", done.stderr, re.M)}
-
-
-def in_namespace(fault: str, folder: str, command: str) -> list[str]:
-    """Wrap a command so that it runs in a mount namespace of its own, where ``folder`` takes no more files."""
-    return ["unshare", "--mount", "--map-root-user", "sh", "-c", f"{MOUNT[fault]} && {command}", "sh", folder]
