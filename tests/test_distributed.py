@@ -161,7 +161,6 @@ def test_torchrun_trains_with_two_processes_that_evaluate_as_one_does(trained):
     (loss, accuracy) = re.search(r"^epoch 1/1: .* test loss (\S+) accuracy (\S+)%", output, re.M).groups()
     assert float(loss) == pytest.approx(alone["loss"], rel=1e-4)  # the line has four decimals
     assert float(accuracy) == pytest.approx(100 * alone["accuracy"])
-    assert alone["accuracy"] > 0.5  # one process's is 0.9
     metrics = json.loads(trained.read("metrics/train/metrics.json"))
     assert metrics["training_images"] == 3799
     for name, images in (("train", 3799), ("validation", 201)):
