@@ -46,12 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def tries(request: pytest.FixtureRequest) -> Callable:
-    """How often to try a fault, by the kind of run; counted for the table."""
+    """How often to try a fault, by the kind of run."""
 
     def count(fault: str, *, quick: int, full: int) -> int:
         number = full if request.config.getoption("--all") else quick
         if number == 0:
-            pytest.skip(TAKES_LONG)
+            pytest.skip(f"{fault} {TAKES_LONG}")
         return number
 
     return count

@@ -1,28 +1,24 @@
 """Kill it, starve it, feed it damaged files: the end is the undisturbed result or one clear line, and nothing is lost.
 
-`make test` runs a quick selection, `make test-all` the full campaign; both print how often each fault was tried.
+`make test` runs a quick selection, `make test-all` the full campaign.
 """
 
 import json
 import random
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch
 from helpers import faults
-from helpers.faults import contents, disturb, heed_ctrl_c, leftovers
+from helpers.faults import contents, disturb, leftovers
 from helpers.project import Project, make_project, needs_posix, slow
-from torchvision.models import resnet18
 
 from src.pipeline.process import UserError
 from src.resnet.model_file import encode_model, load_model
 from src.resnet.network import build_model
-from src.weights.initial_weights import load_weights, read_weights
 
 pytestmark = needs_posix
 
@@ -37,19 +33,16 @@ EPOCHS = 3  # of the full campaign, so that there are epochs' ends to be killed 
 def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(trained, tries, stage):
     chance = random.Random(stage)
     for _ in range(tries("SIGINT while a stage starts", quick=1, full=10)):
-        process = subprocess.Popen(
-            ["python", "-X", "importtime", "-m", f"src.{stage}"],  # a line for each module that it has imported
-            cwd=trained.path, env=trained.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            preexec_fn=heed_ctrl_c,
-        )  # fmt: skip
-        for line in process.stderr:
+        # A line for each module that it has imported.
+        process = trained.start("python", "-X", "importtime", "-m", f"src.{stage}")
+        for line in process.stdout:
             if line.endswith(" src.pipeline.process\n"):
                 break  # what comes next is imported by `run`
         for _ in range(chance.randint(10, IMPORTED)):
-            process.stderr.readline()
+            process.stdout.readline()
 
         process.send_signal(signal.SIGINT)
-        errors = process.stderr.read()
+        errors = process.stdout.read()
 
         assert process.wait(timeout=60) == 128 + signal.SIGINT
         assert "interrupted" in errors
@@ -157,16 +150,6 @@ def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tm
 # Damaged files
 
 
-def refusal(read, *arguments: object) -> str | None:
-    """The one line by which ``read`` refuses its arguments, None where it takes them."""
-    try:
-        read(*arguments)
-    except UserError as error:
-        assert "\n" not in str(error)
-        return str(error)
-    return None
-
-
 def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
     content = encode_model(build_model(10), {"class_names": list("0123456789")})
     header = 8 + int.from_bytes(content[:8], "little")
@@ -175,24 +158,13 @@ def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
         for mutated in mutations(content, count // 2, first, last):
             (tmp_path / "model").write_bytes(mutated)
 
-            line = refusal(load_model, tmp_path / "model")
-
-            if line is None:  # only metadata that is not needed to load it
+            try:
+                load_model(tmp_path / "model")
+            except UserError as error:
+                assert str(tmp_path / "model") in str(error)
+                assert "\n" not in str(error)
+            else:  # only metadata that is not needed to load it
                 assert mutated[header:] == content[header:]
-            else:
-                assert str(tmp_path / "model") in line
-
-
-def test_any_mutation_of_a_users_weights_is_refused_in_one_line_or_harmless(tmp_path, tries, mutations):
-    file = tmp_path / "weights.pth"
-    torch.save(resnet18().state_dict(), file)
-    content, model = file.read_bytes(), build_model(10)
-    for mutated in mutations(content, tries("weights file mutated", quick=6, full=60)):
-        file.write_bytes(mutated)
-
-        line = refusal(lambda: load_weights(model, read_weights(file), "sum"))
-
-        assert line is None or file.name in line
 
 
 # Outputs that can't be written

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import faults
 from helpers.project import Project
 
 PINNED = Path(__file__).with_name("pinned.json")
@@ -152,7 +151,7 @@ def test_a_killed_temporary_experiment_goes_on_where_it_was(trained, tries):
     back_to_the_commit(trained)
     forget_runs(trained)
     command = ["dvc", "exp", "run", "--temp", "-n", "killed", "-S", "epochs=4"]
-    process = faults.start(trained, *command)
+    process = trained.start(*command)
     for line in process.stdout:
         if line.startswith("epoch 2/4"):
             os.killpg(process.pid, signal.SIGKILL)

@@ -3,27 +3,12 @@
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from helpers.project import Project
-
-
-def start(project: Project, *command: str) -> subprocess.Popen:
-    """Start a command in a process group of its own; what it prints is to be read."""
-    return subprocess.Popen(
-        command,
-        cwd=project.path,
-        env=project.environment() | {"PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-    )
 
 
 def run_without_room(project: Project, stage: str, room: int) -> subprocess.CompletedProcess:
@@ -39,11 +24,6 @@ def run_without_room(project: Project, stage: str, room: int) -> subprocess.Comp
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
-
-
-def heed_ctrl_c() -> None:
-    """For a new process: a shell makes what it starts in the background, the tests perhaps, ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def disturb(
@@ -67,7 +47,7 @@ def disturb(
     Returns:
         What it printed, None where it was through before the signal came.
     """
-    process = start(project, *command)
+    process = project.start(*command)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -82,7 +62,7 @@ def disturb(
 
 def seconds_by_stage(project: Project) -> dict[str, float]:
     """Run ``dvc repro`` to its end; return how long each stage took."""
-    process = start(project, "dvc", "repro")
+    process = project.start("dvc", "repro")
     seconds, stage, began = {}, None, 0.0
     for line in process.stdout:
         if found := re.match(r"Running stage '(\w+)'", line):

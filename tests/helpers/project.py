@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +106,10 @@ class Project:
         return done
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
-        """Start a command in the project, its output and errors to be read as lines while it goes on."""
+        """Start a command in the project, in a process group of its own.
+
+        Its output and errors are to be read as lines while it goes on.
+        """
         return subprocess.Popen(
             command,
             cwd=self.path,
@@ -113,6 +117,8 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c if os.name == "posix" else None,
         )
 
     def copy(self, path: Path) -> "Project":
@@ -146,6 +152,11 @@ class Nobodys(Project):
         known = super().environment().items()
         kept = {name: value for name, value in known if not name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))}
         return kept | {"HOME": f"{self.path}, its home", "EMAIL": "guessed@example.com"}
+
+
+def heed_ctrl_c() -> None:
+    """For a new process: a shell makes what it starts in the background, the tests perhaps, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def link_or_copy(source: str, target: str) -> None:
