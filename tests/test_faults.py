@@ -23,7 +23,7 @@ from src.resnet.network import build_model
 pytestmark = needs_posix
 
 IMPORTED = 1_500  # modules, by each stage at least, after the first of ours
-EPOCHS = 3  # of the full campaign, so that there are epochs' ends to be killed at
+EPOCHS = 2  # of the full campaign, so that there is an epoch's end to be killed at
 
 
 # Signals
@@ -102,7 +102,7 @@ def check_end(project: Project, undisturbed: Undisturbed) -> None:
 
 def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path, tries):
     chance = random.Random(0)
-    total = tries("SIGKILL of the process group, then dvc repro", quick=0, full=24)
+    total = tries("SIGKILL of the process group, then dvc repro", quick=0, full=18)
     kills = resumed = 0
     lasts = dict(undisturbed.seconds)  # how long each stage takes, as far as is known
     for number in range(2 * total):
