@@ -44,8 +44,8 @@ def test_the_download_is_never_served_by_the_run_cache_and_the_same_data_train_n
     trained.set_params(offline_fallback=True)
     second = trained.run("dvc", "repro")
 
-    assert stages_run(first.stdout) == ["download", "report"]
-    assert (stages_run(second.stdout), restored(second.stdout)) == (["download"], ["report"])
+    for done in (first, second):
+        assert stages_run(done.stdout) == ["download", "report"]
 
 
 def test_metrics_are_there_while_the_run_goes_on(longer_once):
