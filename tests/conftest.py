@@ -3,7 +3,6 @@
 No test touches the repository that the tests are run from, its workspace or its parameters: each works in a clone.
 """
 
-import collections
 import json
 import os
 import pickle
@@ -18,14 +17,14 @@ from helpers.browser import no_browser, started
 from helpers.project import Project, make_project
 from hypothesis import settings
 
+from src.pipeline.process import SPIN_COUNT
+
 TAKES_LONG = "takes long: part of `make test-all`"
-TRIES = collections.Counter()  # what was tried how often, for the table at the end of the run
 
 OURS = ("TORCH", "PYTHON")  # what the Makefile takes
 for variable in [name for name in os.environ if name.startswith(("GIT_", "DVC", "MAKE", "MFLAGS")) or name in OURS]:
     del os.environ[variable]  # a Git hook names the user's own repository in them
-# Two workers share the cores: a thread that waits should sleep. Where it spins, they take five times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # as a stage sets it: two workers share the cores
 # The same examples in each run, and no deadline for a machine that has other things to do.
 settings.register_profile("the same each time", deadline=None, derandomize=True)
 settings.load_profile("the same each time")
@@ -45,32 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (item.path.stem != "test_workflow", item.path in needs_run))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist's
-        session.config.workeroutput["tries"] = dict(TRIES)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: object) -> None:
-    TRIES.update(getattr(node, "workeroutput", {}).get("tries", {}))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TRIES:
-        terminalreporter.section("faults tried")
-        for fault, count in sorted(TRIES.items()):
-            terminalreporter.write_line(f"{count:6,}  {fault}")
-
-
 @pytest.fixture
 def tries(request: pytest.FixtureRequest) -> Callable:
-    """How often to try a fault, by the kind of run; counted for the table."""
+    """How often to try a fault, by the kind of run."""
 
     def count(fault: str, *, quick: int, full: int) -> int:
         number = full if request.config.getoption("--all") else quick
         if number == 0:
-            pytest.skip(TAKES_LONG)
-        TRIES[fault] += number
+            pytest.skip(f"{fault} {TAKES_LONG}")
         return number
 
     return count
@@ -156,6 +137,18 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
         return project
 
     return made_once(tmp_path_factory, "longer", make)
+
+
+@pytest.fixture(scope="session")
+def reader_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of `trained_once` where the reader has been made too. Read it only."""
+
+    def make(path: Path) -> Project:
+        project = trained_once.copy(path)
+        project.run("dvc", "repro", "src/reader/dvc.yaml")
+        return project
+
+    return made_once(tmp_path_factory, "reader", make)
 
 
 @pytest.fixture

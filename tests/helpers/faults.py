@@ -1,46 +1,29 @@
-"""What goes wrong, done on purpose: signals to a running ``dvc repro``, and folders that take no more files."""
+"""What goes wrong, done on purpose: signals to a running ``dvc repro``, and a system that takes no large file."""
 
 import contextlib
 import os
 import re
-import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from helpers.project import Project
 
-FULL, READ_ONLY = "disk full", "read-only folder"
-MOUNT = {  # shell commands that make the folder $1 take nothing any more
-    # The folder on a file system in memory with room for all that it holds and 8 MB, which the filler beside it takes.
-    FULL: 'size=$(($(du -sm "$1" | cut -f1) + 8))m && mkdir memory.tmp && mount -t tmpfs -o size=$size tmpfs memory.tmp'
-    ' && cp -a "$1" memory.tmp/folder && mount --bind memory.tmp/folder "$1"'
-    " && { cat /dev/zero > memory.tmp/filler 2>/dev/null || true; }",
-    READ_ONLY: 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"',
-}
 
+def run_without_room(project: Project, stage: str, room: int) -> subprocess.CompletedProcess:
+    """Run a stage that can write no file larger than ``room`` bytes."""
+    import resource  # which Windows lacks
 
-def start(project: Project, *command: str) -> subprocess.Popen:
-    """Start a command in a process group of its own; what it prints is to be read."""
-    return subprocess.Popen(
-        command,
+    return subprocess.run(
+        ["python", "-m", f"src.{stage}"],
         cwd=project.path,
-        env=project.environment() | {"PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        env=project.environment(),
+        capture_output=True,
         text=True,
-        preexec_fn=heed_ctrl_c,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
-
-
-def heed_ctrl_c() -> None:
-    """For a new process: a shell makes what it starts in the background, the tests perhaps, ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def disturb(
@@ -64,7 +47,7 @@ def disturb(
     Returns:
         What it printed, None where it was through before the signal came.
     """
-    process = start(project, *command)
+    process = project.start(*command)
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -79,7 +62,7 @@ def disturb(
 
 def seconds_by_stage(project: Project) -> dict[str, float]:
     """Run ``dvc repro`` to its end; return how long each stage took."""
-    process = start(project, "dvc", "repro")
+    process = project.start("dvc", "repro")
     seconds, stage, began = {}, None, 0.0
     for line in process.stdout:
         if found := re.match(r"Running stage '(\w+)'", line):
@@ -88,25 +71,6 @@ def seconds_by_stage(project: Project) -> dict[str, float]:
             seconds[stage] = time.monotonic() - began
     assert process.wait() == 0
     return seconds
-
-
-def wait_for_checkpoint(project: Project) -> None:
-    """Wait until the run that is under way has saved its state."""
-    deadline = time.monotonic() + 60
-    while not list(project.path.glob(".dvc/tmp/checkpoints/*/*.pt")):
-        assert time.monotonic() < deadline, "no checkpoint came"
-        time.sleep(0.02)
-
-
-def forget_all_but_download(project: Project) -> None:
-    """Put a trained project back to where only the data is there, and DVC's run cache knows of nothing."""
-    lock = yaml.safe_load(project.read("dvc.lock"))
-    lock["stages"] = {"download": lock["stages"]["download"]}
-    (project.path / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    for name in ("models/model.safetensors", "models/model.onnx", "models/outliers.safetensors", "models/run.json"):
-        (project.path / name).unlink()
-    for name in (".dvc/cache/runs", "metrics"):
-        shutil.rmtree(project.path / name)
 
 
 def contents(folder: Path, *names: str) -> dict[str, bytes]:
@@ -119,27 +83,3 @@ def leftovers(project: Project) -> list[Path]:
     """What no finished run leaves: half-written files and checkpoints."""
     halves = [path for name in ("data", "models", "metrics") for path in (project.path / name).rglob(".*.partial")]
     return halves + list(project.path.glob(".dvc/tmp/checkpoints/*"))
-
-
-def can_mount(folder: Path) -> bool:
-    """Whether this system lets the tests mount in a namespace of their own."""
-    (folder / "output").mkdir()
-    command = in_namespace(FULL, "output", "true")
-    return bool(shutil.which("unshare")) and not subprocess.run(command, cwd=folder, capture_output=True).returncode
-
-
-def run_with_fault(project: Project, fault: str, folder: str, stage: str) -> tuple[subprocess.CompletedProcess, dict]:
-    """Run a stage, which must fail, where ``folder`` takes no more files.
-
-    Returns:
-        The command, and the SHA-256 of each file that was in the folder after it, hidden ones included, by its path.
-    """
-    listing = f'find "{folder}" -type f ! -name .gitignore -exec sha256sum {{}} + 1>&2'
-    command = in_namespace(fault, folder, f"{{ python -m src.{stage}; code=$?; {listing}; exit $code; }}")
-    done = project.run(*command, ok=False)
-    return done, {path: digest for digest, path in re.findall(r"^([0-9a-f]{64})  (.*)$", done.stderr, re.M)}
-
-
-def in_namespace(fault: str, folder: str, command: str) -> list[str]:
-    """Wrap a command so that it runs in a mount namespace of its own, where ``folder`` takes no more files."""
-    return ["unshare", "--mount", "--map-root-user", "sh", "-c", f"{MOUNT[fault]} && {command}", "sh", folder]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "checkpoint_minutes": 5,
     "launcher": "python -m",
 }
+RESULTS = ("__pycache__", "dvc.lock")  # what may lie beside the sources
 
 
 def slow(*values: object) -> object:
@@ -73,7 +75,7 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The variables for a command in the project: none of the user's own that the workflow looks at."""
-        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS")
+        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS", "GOMP_SPINCOUNT")
         kept = {key: value for key, value in os.environ.items() if key not in ours}
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -104,7 +106,10 @@ class Project:
         return done
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
-        """Start a command in the project, its output and errors to be read as lines while it goes on."""
+        """Start a command in the project, in a process group of its own.
+
+        Its output and errors are to be read as lines while it goes on.
+        """
         return subprocess.Popen(
             command,
             cwd=self.path,
@@ -112,6 +117,8 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c if os.name == "posix" else None,
         )
 
     def copy(self, path: Path) -> "Project":
@@ -147,6 +154,11 @@ class Nobodys(Project):
         return kept | {"HOME": f"{self.path}, its home", "EMAIL": "guessed@example.com"}
 
 
+def heed_ctrl_c() -> None:
+    """For a new process: a shell makes what it starts in the background, the tests perhaps, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def link_or_copy(source: str, target: str) -> None:
     """Copy a file; where it lies in DVC's cache, which nobody writes to, link it instead."""
     if "/.dvc/cache/files/" in source:
@@ -162,7 +174,7 @@ def make_project(path: Path) -> Project:
         target = path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns(*RESULTS))
         elif (ROOT / part).exists():
             shutil.copy2(ROOT / part, target)
     (path / ".dvc/config").write_text(DVC_CONFIG)

@@ -1,18 +1,50 @@
-"""What the sources say of themselves: which files import which, which parameters they read, how long they are."""
+"""What the sources say of themselves: which files import which, which parameters they read, which errors they raise."""
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from helpers.project import ROOT
 from src.pipeline.params import Params
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]  # of the core
+PIPELINES = [ROOT / "dvc.yaml", *sorted((ROOT / "src").rglob("dvc.yaml"))]
 ERRORS = {"UserError", "SourceError", "Interrupted"}
 WITHOUT_EFFECT = {"checkpoint_minutes"}  # read by a stage, but no result depends on it
+
+
+class Stage(NamedTuple):
+    """A stage of any ``dvc.yaml``, with paths from the project's root."""
+
+    name: str
+    main_file: str
+    deps: set[str]
+    params: set[str]
+
+
+def all_stages() -> list[Stage]:
+    """The stages of each ``dvc.yaml`` of the project."""
+    return [
+        read_stage(pipeline, name, values)
+        for pipeline in PIPELINES
+        for name, values in yaml.safe_load(pipeline.read_text())["stages"].items()
+    ]
+
+
+def read_stage(pipeline: Path, name: str, values: dict) -> Stage:
+    """Read a stage as ``pipeline`` has it. Its command names its module last."""
+    folder = (pipeline.parent / values.get("wdir", ".")).resolve()
+    deps = {(folder / dep).resolve().relative_to(ROOT).as_posix() for dep in values["deps"]}
+    module = values["cmd"].split()[-1].replace(".", "/")
+    main_file = f"{module}.py" if (ROOT / f"{module}.py").exists() else f"{module}/__main__.py"
+    params = set()
+    for entry in values.get("params", []):
+        for listed in entry.values() if isinstance(entry, dict) else [[entry]]:
+            params |= set(Params.model_fields if listed is None else listed)  # the whole file is all of them
+    return Stage(name, main_file, deps, params)
 
 
 def source_files() -> list[str]:
@@ -21,17 +53,12 @@ def source_files() -> list[str]:
 
 
 def room(file: str) -> str:
-    """The room that a source file belongs to: its folder under src/."""
+    """The room that a source file belongs to: its folder, or its own name, under src/."""
     return Path(file).parts[1]
 
 
-def main_file(stage: str) -> str:
-    """The file that ``python -m src.<stage>`` runs."""
-    return f"src/{stage}/__main__.py"
-
-
 def imported_by(file: str) -> set[str]:
-    """The project's files that a source file imports by itself."""
+    """The project's files that a source file imports by itself, anywhere in it."""
     files = {module.replace(".", "/") + ".py" for module in _modules(file) if module.partition(".")[0] == "src"}
     assert all((ROOT / name).exists() for name in files), f"{file}: write `from src.<package>.<file> import <name>`"
     return files
@@ -43,18 +70,23 @@ def packages_imported_by(file: str) -> set[str]:
 
 
 def _modules(file: str) -> list[str]:
-    modules = [alias.name for node in nodes_of(file) if isinstance(node, ast.Import) for alias in node.names]
+    modules = []
     for node in nodes_of(file):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module and not node.level, f"{file}: name the whole module, from src on"
-            modules.append(node.module)
+        match node:
+            case ast.Import(names=names):
+                modules += [alias.name for alias in names]
+            case ast.ImportFrom(module=module, level=level):
+                assert module and not level, f"{file}: name the whole module, from src on"
+                modules.append(module)
+            case ast.Call(func=ast.Name(id="run"), args=[ast.Constant(value=str(module))]) if module.startswith("src."):
+                modules.append(module)  # a stage's: __main__.py hands its name to src.pipeline.process
     return modules
 
 
-def files_of_stage(stage: str) -> set[str]:
-    """All source files that a stage runs, those included that are imported by what it imports."""
+def closure(file: str) -> set[str]:
+    """The source file, all that it imports, and all that these import."""
     found: set[str] = set()
-    waiting = [main_file(stage)]
+    waiting = [file]
     while waiting:
         file = waiting.pop()
         if file not in found:
@@ -63,35 +95,15 @@ def files_of_stage(stage: str) -> set[str]:
     return found
 
 
-def parameters_listed(stage: str) -> set[str]:
-    """The parameters that dvc.yaml lists for a stage; the whole file is all of them."""
-    listed = STAGES[stage]["params"]
-    return set(Params.model_fields) if listed == [{"params.yaml": None}] else set(listed)
-
-
-def parameters_read(stage: str) -> set[str]:
+def parameters_read(stage: Stage) -> set[str]:
     """The parameters that a stage's files read as ``params.<name>``; all of them where a loop runs over ``params``."""
-    nodes = [node for file in files_of_stage(stage) for node in nodes_of(file)]
+    nodes = [node for file in closure(stage.main_file) for node in nodes_of(file)]
     loops = [node for node in nodes if isinstance(node, ast.For | ast.comprehension)]
     if any(ast.unparse(loop.iter) == "params" for loop in loops):
         return set(Params.model_fields)
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
     names = {node.attr for node in attributes if ast.unparse(node.value) in ("params", "self._params")}
     return names & set(Params.model_fields) - WITHOUT_EFFECT
-
-
-def functions_of(file: str) -> Iterator[tuple[str, int]]:
-    """Each function of a file with the number of its arguments, ``self`` and ``cls`` left out."""
-    for node in nodes_of(file):
-        if isinstance(node, ast.FunctionDef):
-            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            yield node.name, len([argument for argument in arguments if argument.arg not in ("self", "cls")])
-
-
-def main_length(file: str) -> int:
-    """The number of lines of a file's ``main``."""
-    (main,) = (node for node in nodes_of(file) if isinstance(node, ast.FunctionDef) and node.name == "main")
-    return main.end_lineno - main.lineno + 1
 
 
 def messages_of_errors() -> list[str]:
