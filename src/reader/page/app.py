@@ -165,6 +165,7 @@ def build_app(page: "Blocks", port: int) -> "FastAPI":
         status = refusal(request.method, request.url.path, request.headers)
         return PlainTextResponse("refused", status) if status else await call_next(request)
 
+    page.has_launched = True  # else Gradio takes a request's word for which files of this machine were uploaded
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)  # this one is asked first
     return gradio.mount_gradio_app(
         app,
