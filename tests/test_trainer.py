@@ -232,9 +232,11 @@ def test_the_last_epoch_may_be_a_part_of_one(digits, capsys, epochs, steps, name
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "step"), [(16, 5), (3, CHECK_EVERY)]
-)  # the end of the epoch comes first, or not
-def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, batch_size, step):
+    ("batch_size", "look", "step"),
+    [(16, None, 5), (3, None, CHECK_EVERY), (16, 2, 2)],
+    ids=["at the end of the epoch", "after so many steps", "before a stop saves it"],
+)
+def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, batch_size, look, step):
     model = small_model()
     trainer = new_trainer(digits, model, batch_size=batch_size)
     Checkpoint({}).save(0, {})
@@ -242,7 +244,7 @@ def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, 
         model[0].weight.fill_(math.nan)
 
     with pytest.raises(UserError, match=f"the loss is nan after step {step}; .* lr"):
-        trainer.run_epoch(StopAt())
+        trainer.run_epoch(StopAt(look))
 
     assert Checkpoint({}).load() is None
     assert trainer.history == []
