@@ -139,18 +139,6 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
     return made_once(tmp_path_factory, "longer", make)
 
 
-@pytest.fixture(scope="session")
-def reader_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of `trained_once` where the reader has been made too. Read it only."""
-
-    def make(path: Path) -> Project:
-        project = trained_once.copy(path)
-        project.run("dvc", "repro", "src/reader/dvc.yaml")
-        return project
-
-    return made_once(tmp_path_factory, "reader", make)
-
-
 @pytest.fixture
 def longer(longer_once: Project, tmp_path: Path) -> Project:
     """A copy of `longer_once` to do things with."""

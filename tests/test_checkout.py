@@ -55,7 +55,7 @@ def shallow(trained, tmp_path_factory) -> Project:
     shallow = Project(tmp_path_factory.mktemp("shallow"))
     shallow.run("git", "clone", "-q", "--depth", "1", f"file://{trained.path}", ".")
     shallow.run("dvc", "config", "--local", "cache.dir", str(trained.path / ".dvc/cache"))
-    shallow.run("dvc", "checkout", "-q", "dvc.yaml")
+    shallow.run("dvc", "checkout", "-q")
     return shallow
 
 

@@ -53,7 +53,7 @@ def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, 
     publish(trained, folder)
     second = clone(folder, second_path)
 
-    second.run("dvc", "pull", "dvc.yaml", **NO_NETWORK)
+    second.run("dvc", "pull", **NO_NETWORK)
     done = second.run("dvc", "repro", **NO_NETWORK)
 
     assert large_files(second) == large_files(trained)
@@ -85,10 +85,10 @@ def test_other_weights_are_taken_back_without_the_place_they_came_from(trained):
 def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(longer, folder, second_path):
     trained_there = large_files(longer)
     longer.run("git", "checkout", "-q", ".")
-    longer.run("dvc", "checkout", "-q", "dvc.yaml")
+    longer.run("dvc", "checkout", "-q")
     publish(longer, folder)
     home = clone(folder, second_path)
-    home.run("dvc", "pull", "dvc.yaml")
+    home.run("dvc", "pull")
 
     longer.run("dvc", "exp", "push", "origin", "longer")
     home.run("dvc", "exp", "pull", "origin", "longer")

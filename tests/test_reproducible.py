@@ -63,7 +63,7 @@ def forget_runs(project: Project) -> None:
 def back_to_the_commit(project: Project) -> None:
     """Undo what an experiment changed in the workspace."""
     project.run("git", "checkout", "-q", ".")
-    project.run("dvc", "checkout", "dvc.yaml")
+    project.run("dvc", "checkout")
 
 
 def wait_for_queue(project: Project) -> None:
