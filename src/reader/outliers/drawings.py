@@ -88,7 +88,7 @@ def _turned(materials: Materials) -> np.ndarray:
         case 1:
             return materials.digit(*ROTATED)[::-1, ::-1]
         case side:
-            return np.rot90(materials.digit(*QUARTER_TURNED), 2 * side - 5)
+            return np.rot90(materials.digit(*QUARTER_TURNED), 2 * int(side) - 5)
 
 
 def _letter(materials: Materials) -> np.ndarray:
@@ -155,7 +155,8 @@ def _shape(materials: Materials) -> np.ndarray:
                 brush.ellipse((x, y, x + width, y + height), fill=255)
             case _:
                 brush.rectangle((x, y, x + width, y + height), outline=255, width=int(rng.integers(3, 30)))
-    ink = _ink(canvas.rotate(rng.uniform(-15, 15))) * np.linspace(*rng.uniform(0.3, 1, 2), CANVAS)
+    left, right = rng.uniform(0.3, 1, 2)
+    ink = _ink(canvas.rotate(rng.uniform(-15, 15))) * np.linspace(left, right, CANVAS)
     if rng.random() < 0.5:
         ink = ndimage.gaussian_filter(ink, rng.uniform(0, 5))
     if rng.random() < 0.3:
