@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import bench, recipes, seeds, sweep
+from benchmarks import bench, recipes, seeds
 from benchmarks.machine import short_name
 from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, not_downloaded, table
@@ -148,7 +148,7 @@ def benchmark() -> str:
 
 
 def sweeps() -> str:
-    return "\n".join(sweep.table(recipes.load_runs(ROOT / sweep.RESULTS_FILE), defaults()))
+    return "\n".join(recipes.sweep_table(recipes.load_runs(ROOT / "benchmarks/sweep.json"), defaults()))
 
 
 def several_seeds() -> str:
