@@ -24,31 +24,20 @@ from src.train.trainer import TrainingState
 def measure_rates(params: Params, manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
     """Measure each group of rows; yield its title with it as it is done."""
     machine = set_up_machine(params.device, params.precision, params.threads)
-    train_set = load_images(manifest, "train")
-    yield "the tutorial recipe at 224 px", tutorial_recipe(params, train_set, machine)
-    yield "training with the defaults", training_at_three_sizes(params, train_set, machine)
-
-
-def tutorial_recipe(params: Params, data: Images, machine: Machine) -> dict[str, float]:
-    """Time the tutorial recipe by its own loop and by ours, data pipeline included."""
+    data = load_images(manifest, "train")
     settings = params.model_copy(update=tutorial.SETTINGS)
-    in_fp32 = machine._replace(dtype=torch.float32)
     contestants = {
         "the tutorial's loop, fp32": tutorial.train(data, 224, machine.device),
-        "ours, fp32": training_steps(settings, data, in_fp32),
+        "ours, fp32": training_steps(settings, data, machine._replace(dtype=torch.float32)),
     }
     if machine.dtype != torch.float32:
         contestants["ours, its default precision"] = training_steps(settings, data, machine)
-    return images_per_second(contestants, steps=2, rounds=7)
-
-
-def training_at_three_sizes(params: Params, data: Images, machine: Machine) -> dict[str, float]:
-    """Time the default recipe, with more pixels as well."""
+    yield "the tutorial recipe at 224 px", images_per_second(contestants, steps=2, rounds=7)
     sizes = {
         f"{size} px": training_steps(params.model_copy(update={"image_size": size}), data, machine)
         for size in (28, 56, 224)
     }
-    return images_per_second(sizes, steps=1, rounds=3)
+    yield "training with the defaults", images_per_second(sizes, steps=1, rounds=3)
 
 
 def images_per_second(contestants: dict[str, Iterator[int]], *, steps: int, rounds: int) -> dict[str, float]:

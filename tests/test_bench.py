@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.project import quick_params
 
-from benchmarks import bench, rates, side_by_side, to_accuracy, tutorial
+from benchmarks import bench, rates, to_accuracy, tutorial
 from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, TIMES, first_time
 from src.mnist.dataset import Images
@@ -76,20 +76,6 @@ def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_i
 
     assert list(measured) == ["ours, images/s", "the tutorial's, images/s"]
     assert min(measured.values()) > 0
-
-
-@pytest.mark.slow
-def test_two_trainings_at_once_are_measured_for_each_number_of_spins(in_project, monkeypatch, torch_as_it_was):
-    (in_project.path / "benchmarks/results.json").unlink()
-    monkeypatch.setattr(side_by_side, "SPIN_COUNTS", ("1000", "2000"))  # unset is slow beside other tests
-    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
-
-    side_by_side.main()
-
-    (column,) = json.loads(in_project.read("benchmarks/results.json")).values()
-    rows = column[side_by_side.TITLE]
-    assert list(rows) == ["GOMP_SPINCOUNT 1000", "GOMP_SPINCOUNT 2000"]
-    assert all(row["ratio"] == row["each of two"] / row["alone"] for row in rows.values())
 
 
 @pytest.mark.slow

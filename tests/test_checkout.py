@@ -1,6 +1,5 @@
 """Any state of the checkout: it works, or one line says what to type, and nothing is lost."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -85,11 +84,3 @@ def test_in_a_folder_of_another_repository_the_first_run_asks_for_a_commit(subfo
     subfolder.run("git", "commit", "-q", "-m", "without the project")
 
     fails(subfolder.run(*MAKE_REPRO, ok=False), "git add -A . && git commit -m start")
-
-
-@pytest.mark.slow
-def test_a_relative_mirror_is_found_by_a_temporary_experiment_too(trained, full_mnist):
-    mirror = os.path.relpath(full_mnist, trained.path)
-    command = ("dvc", "exp", "run", "--temp", "download", "-S", "dataset=mnist", "-S", "offline_fallback=false")
-
-    assert "download: mnist" in trained.run(*command, MNIST_MIRROR=mirror).stdout

@@ -26,7 +26,7 @@ def test_the_headline_names_data_weights_and_errors_of_that_run_and_what_it_lack
     assert f"{test['errors']:,} errors in 1,000 images" in headline
     assert "1 epoch on 3,800 images of a sample of 5,000 MNIST digits, from random weights." in headline
     assert facts.headline().startswith(f"{headline} The ImageNet weights")
-    assert facts.results() in other_run.read("metrics/report.md")
+    assert facts.results().splitlines()[-1] == f"| test | {test['loss']:.4f} | {test['accuracy']:.2%} |"
 
 
 def test_the_tables_of_seeds_have_a_row_for_each_recipe_and_a_column_for_each_weights(other_run):

@@ -85,21 +85,6 @@ def test_an_environment_is_made_once_and_mends_itself(bare, damage):
     assert str(bare.path) in done.stdout
 
 
-@pytest.mark.slow
-def test_an_environment_keeps_the_build_of_pytorch_that_it_was_made_with(bare):
-    for name in ("pip", "uv"):  # in the place of those that would download it
-        (bare.path / "tools" / name).mkdir()
-        (bare.path / "tools" / name / "__init__.py").touch()
-        (bare.path / "tools" / name / "__main__.py").write_text("import sys\n\nprint(*sys.argv)\n")
-    (bare.path / "requirements-dev.txt").write_text("uv==1\n")
-    tools = str(bare.path / "tools")
-    bare.run("make", "TORCH=cpu", "setup", PYTHONPATH=tools)
-
-    done = bare.run("make", "setup-dev", PYTHONPATH=tools)
-
-    assert "--torch-backend cpu" in done.stdout
-
-
 def test_a_disk_that_is_too_small_or_a_python_that_is_not_there_is_told_before_anything_is_installed(bare, fails):
     fails(bare.run("make", "PYTHON=python9.9", "setup", ok=False), "python9.9", "make PYTHON=python3.11")
     bare.let_be_free(1)
