@@ -35,19 +35,13 @@ def test_what_git_says_of_a_repository_that_it_does_not_trust_is_passed_on(train
     fails(trained.run(*MAKE_REPRO, ok=False, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"), "safe.directory")
 
 
-@pytest.fixture
-def shallow(trained, tmp_path_factory) -> Project:
-    """A clone of the last commit alone, with all results."""
+@pytest.mark.slow
+def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost_and_a_whole_one_keeps_it(trained, fails):
     trained.run("git", "commit", "-q", "--allow-empty", "-m", "one more")
-    shallow = Project(tmp_path_factory.mktemp("shallow"))
-    shallow.run("git", "clone", "-q", "--depth", "1", f"file://{trained.path}", ".")
+    trained.run("git", "clone", "-q", "--depth", "1", f"file://{trained.path}", "../shallow")
+    shallow = Project(trained.path.parent / "shallow")
     shallow.run("dvc", "config", "--local", "cache.dir", str(trained.path / ".dvc/cache"))
     shallow.run("dvc", "checkout", "-q", "dvc.yaml")
-    return shallow
-
-
-@pytest.mark.slow
-def test_a_shallow_clone_refuses_an_experiment_that_would_be_lost_and_a_whole_one_keeps_it(shallow, fails):
     temporary = ("dvc", "exp", "run", "--temp", "-n", "kept", "-S", "offline_fallback=false")
     fails(shallow.run(*temporary, ok=False), "git fetch --unshallow")
 

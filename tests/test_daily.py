@@ -28,12 +28,8 @@ def clone(folder: Path, target: Path) -> Project:
     return project
 
 
-@pytest.fixture
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("servers")
-
-
-def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, servers):
+def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, tmp_path_factory):
+    servers = tmp_path_factory.mktemp("servers")
     publish(trained, servers)
     second = clone(servers, servers / "second")
 
@@ -45,7 +41,8 @@ def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, 
 
 
 @pytest.mark.slow
-def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(longer, servers):
+def test_an_experiment_trained_elsewhere_comes_home_and_trains_nothing_there(longer, tmp_path_factory):
+    servers = tmp_path_factory.mktemp("servers")
     lock_there = longer.read("dvc.lock")
     longer.run("git", "checkout", "-q", ".")
     longer.run("dvc", "checkout", "-q", "dvc.yaml")

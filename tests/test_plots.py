@@ -36,12 +36,10 @@ def test_a_plot_draws_what_the_run_wrote(plots, longer_once, file):
     assert len(written) >= 2
 
 
-def test_each_picture_is_shown(plots):
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_pictures_are_shown_and_one_plot_has_the_curves_of_all_sets(plots, metric):
     assert {f"metrics/report/{name}.png" for name in PICTURES} <= set(plots)
 
-
-@pytest.mark.parametrize("metric", ["loss", "accuracy"])
-def test_one_plot_shows_the_curves_of_all_sets(plots, metric):
     drawn = {(row["filename"], row["step"], row[metric]) for row in plots[f"{metric.title()} by epoch"]}
 
     assert drawn == {

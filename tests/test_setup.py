@@ -27,8 +27,7 @@ class Bare(Project):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        for name in ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt"):
-            (path / name).write_text("# nothing\n")
+        (path / "requirements.txt").write_text("# nothing\n")
         (path / "tools").mkdir(exist_ok=True)
         self.let_be_free(100)
 
