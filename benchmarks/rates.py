@@ -1,4 +1,4 @@
-"""Rates in one process: training by ours and by the tutorial's loop, and the batches alone.
+"""Rates in one process: training by ours and by the tutorial's loop.
 
 What is compared is run in turns, and the medians are compared, so that a ratio holds on a noisy machine.
 """
@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 
 import torch
 
@@ -16,7 +16,7 @@ from src.mnist.dataset import CLASS_NAMES, Images, Manifest, load_images
 from src.pipeline.params import Params
 from src.resnet.machine import Machine, set_up_machine
 from src.resnet.network import build_model, trim
-from src.train.batches import Batch, Batches
+from src.train.batches import Batches
 from src.train.processes import ProcessGroup
 from src.train.trainer import TrainingState
 
@@ -24,47 +24,20 @@ from src.train.trainer import TrainingState
 def measure_rates(params: Params, manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
     """Measure each group of rows; yield its title with it as it is done."""
     machine = set_up_machine(params.device, params.precision, params.threads)
-    train_set = load_images(manifest, "train")
-    yield "the tutorial recipe at 224 px", tutorial_recipe(params, train_set, machine)
-    yield "training with the defaults", training_at_three_sizes(params, train_set, machine)
-    yield "input pipeline", input_pipeline(params, train_set)
-
-
-def tutorial_recipe(params: Params, data: Images, machine: Machine) -> dict[str, float]:
-    """Time the tutorial recipe by its own loop and by ours, data pipeline included."""
+    data = load_images(manifest, "train")
     settings = params.model_copy(update=tutorial.SETTINGS)
-    in_fp32 = machine._replace(dtype=torch.float32)
     contestants = {
         "the tutorial's loop, fp32": tutorial.train(data, 224, machine.device),
-        "ours, fp32": training_steps(settings, data, in_fp32),
+        "ours, fp32": training_steps(settings, data, machine._replace(dtype=torch.float32)),
     }
     if machine.dtype != torch.float32:
         contestants["ours, its default precision"] = training_steps(settings, data, machine)
-    return images_per_second(contestants, steps=2, rounds=7)
-
-
-def training_at_three_sizes(params: Params, data: Images, machine: Machine) -> dict[str, float]:
-    """Time the default recipe, with more pixels as well."""
+    yield "the tutorial recipe at 224 px", images_per_second(contestants, steps=2, rounds=7)
     sizes = {
         f"{size} px": training_steps(params.model_copy(update={"image_size": size}), data, machine)
         for size in (28, 56, 224)
     }
-    return images_per_second(sizes, steps=1, rounds=3)
-
-
-def input_pipeline(params: Params, data: Images) -> dict[str, float]:
-    """Time batches alone, no training: per-image transforms against ours, without augmentation."""
-    rows = {}
-    for image_size, batch_size, steps in ((28, 128, 8), (224, 16, 12)):
-        ours = params.model_copy(update={"image_size": image_size, "batch_size": batch_size, "augment": False})
-        contestants = {
-            f"image by image at {image_size} px": (
-                len(labels) for _ in count() for _, labels in tutorial.batches(data, image_size, batch_size)
-            ),
-            f"ours at {image_size} px": (batch.size for batch in all_batches(ours, data, torch.device("cpu"))),
-        }
-        rows |= images_per_second(contestants, steps=steps, rounds=7)
-    return rows
+    yield "training with the defaults", images_per_second(sizes, steps=1, rounds=3)
 
 
 def images_per_second(contestants: dict[str, Iterator[int]], *, steps: int, rounds: int) -> dict[str, float]:
@@ -84,13 +57,7 @@ def training_steps(params: Params, data: Images, machine: Machine) -> Iterator[i
     steps = round(params.epochs * math.ceil(len(data.labels) / params.batch_size))
     model = trim(build_model(len(CLASS_NAMES)), params.image_size)
     training = TrainingState(params, model, steps, machine, ProcessGroup())
-    for batch in islice(all_batches(params, data, machine.device), steps):
+    batches = Batches(*(torch.from_numpy(part).to(machine.device) for part in data), params, ProcessGroup())
+    for batch in islice(chain.from_iterable(map(batches.epoch, count())), steps):
         training.training_step(batch).item()
         yield batch.size
-
-
-def all_batches(params: Params, data: Images, device: torch.device) -> Iterator[Batch]:
-    """Yield the batches of ours, epoch after epoch, without an end."""
-    batches = Batches(*(torch.from_numpy(part).to(device) for part in data), params, ProcessGroup())
-    for epoch in count():
-        yield from batches.epoch(epoch)

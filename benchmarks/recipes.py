@@ -1,12 +1,15 @@
 """The recipes that are measured, and the files of what was measured: a run a line."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import mean, stdev
 
+from benchmarks.machine import short_name
 from src.pipeline.files import write_file
 from src.pipeline.params import Params
 
+HELD_OUT = 1 / 6  # of the training images in benchmarks/sweep.json: 10,000
 SHORT = {"batch_size": 192, "augment": False, "label_smoothing": 0.1, "validation_size": 0.0}
 RECIPES: dict[str, dict[str, object]] = {  # what each changes of params.yaml
     "default": {},
@@ -38,30 +41,31 @@ def parameters(params: Params, overrides: Mapping[str, object]) -> dict[str, obj
     return params.model_dump(exclude=NO_PART_OF_A_RECIPE) | overrides
 
 
-def differences(recipe: Mapping[str, object], base: Mapping[str, object]) -> dict[str, object]:
-    """Find the parameters in which a recipe differs from another; None for one that it does not have."""
-    return {name: recipe.get(name) for name in base | recipe if recipe.get(name) != base.get(name)}
-
-
 def load_runs(file: Path) -> list[dict]:
     """Read what was measured so far, each run with all its ``parameters``; nothing where there is no such file."""
-    if not file.exists():
-        return []
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    runs = []
-    for run in stored["runs"]:
-        all_of_them = stored["base"] | run.pop("changes")
-        runs.append({"parameters": {name: value for name, value in all_of_them.items() if value is not None}} | run)
-    return runs
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
-def save_runs(file: Path, runs: Sequence[Mapping]) -> None:
-    """Write runs for `load_runs`: the parameters of the first, then for each a line with what it changes of them."""
-    base = runs[0]["parameters"]
-    lines = []
+def save_runs(file: Path, runs: Iterable[Mapping]) -> None:
+    """Write runs for `load_runs`, each on a line."""
+    lines = ",\n".join(map(json.dumps, runs))
+    write_file(file, f"[\n{lines}\n]\n".encode())
+
+
+def sweep_table(runs: Iterable[Mapping], params: Params) -> list[str]:
+    """Format a sweep as a Markdown table: the means over the seeds of each recipe, the lowest loss first."""
+    defaults = parameters(params, {"validation_size": HELD_OUT})
+    groups: dict[tuple[str, str, str], list[Mapping]] = {}
     for run in runs:
-        changes = differences(run["parameters"], base)
-        rest = {name: value for name, value in run.items() if name != "parameters"}
-        lines.append(json.dumps({"changes": changes} | rest))
-    text = '{\n"base": ' + json.dumps(base, indent=2) + ',\n"runs": [\n' + ",\n".join(lines) + "\n]\n}\n"
-    write_file(file, text.encode())
+        recipe = run["parameters"]
+        changed = [f"`{name}={recipe.get(name)}`" for name in defaults if recipe.get(name) != defaults[name]]
+        key = (", ".join(changed) or "the defaults", run["weights"], short_name(run["machine"]))
+        groups.setdefault(key, []).append(run)
+    rows = []
+    for (recipe, weights, machine), group in groups.items():
+        loss, accuracies = mean(run["validation_loss"] for run in group), [run["validation_accuracy"] for run in group]
+        spread = f" ± {stdev(accuracies):.2%}" if len(group) > 1 else ""
+        figures = f"{len(group)} | {mean(accuracies):.2%}{spread} | {loss:.4f}"
+        rows.append((loss, f"| {recipe} | {weights} | {figures} | {machine} |"))
+    header = ["| recipe | weights | seeds | accuracy | loss | machine |", "|---|---|---|---|---|---|"]
+    return header + [row for _, row in sorted(rows)]

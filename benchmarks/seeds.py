@@ -1,4 +1,4 @@
-"""``make seeds``: the recipes over several seeds, as experiments in DVC's queue, one at a time.
+"""``make seeds``: the recipes over several seeds, each run an experiment of DVC's in a folder of its own.
 
 Whatever kills it, the same command goes on: runs that are in ``benchmarks/seeds.json`` are done, experiments that DVC
 has are read, one that was killed goes on from its checkpoint.
@@ -6,19 +6,25 @@ has are read, one that was killed goes on from its checkpoint.
 
 import argparse
 import itertools
+import json
+import os
 import re
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.machine import short_name
-from benchmarks.queue import Experiment
+import dvc.api
+
+from benchmarks.machine import machine_name, short_name
 from benchmarks.recipes import RECIPES, load_runs, parameters, save_runs
-from src.pipeline.params import Params, load_params
-from src.pipeline.process import exit_code
+from src.pipeline.params import PARAMS_FILE, Params, load_params
+from src.pipeline.paths import RUN_FILE
+from src.pipeline.process import UserError, exit_code
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
+METRICS = ("validation.accuracy", "validation.loss", "test.accuracy")
 
 
 def main() -> None:
@@ -29,24 +35,76 @@ def main() -> None:
     arguments, params = parser.parse_args(), load_params()
     for wanted in itertools.product(arguments.recipes, arguments.weights, arguments.seeds):
         runs = load_runs(RESULTS_FILE)
-        if not find(runs, *wanted, params):
-            made = experiment(*wanted)
-            print(f"seeds: {made.name} ...", flush=True)
-            save_runs(RESULTS_FILE, [*runs, {"recipe": wanted[0]} | made.measure(params)])
+        if not is_among(runs, *wanted, params):
+            save_runs(RESULTS_FILE, [*runs, measure(*wanted, params)])
     print("\n".join(table(load_runs(RESULTS_FILE), params)))
 
 
-def experiment(recipe: str, weights: str, seed: int) -> Experiment:
-    """Name the experiment that makes a run. ``weights`` is a value of the parameter."""
-    name = f"{recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(weights).stem)}-{seed}"
-    changes = RECIPES[recipe] | {"weights": weights, "seed": seed}
-    return Experiment(name, changes, last_stage="evaluate", result="test.accuracy")
-
-
-def find(runs: Iterable[Mapping], recipe: str, weights: str, seed: int, params: Params) -> bool:
+def is_among(runs: Iterable[Mapping], recipe: str, weights: str, seed: int, params: Params) -> bool:
     """Tell whether a run is among the results, with the recipe as it is now."""
     key = (recipe, parameters(params, RECIPES[recipe]), Path(weights).name, seed)
     return key in [(run["recipe"], run["parameters"], run["weights"], run["seed"]) for run in runs]
+
+
+def measure(recipe: str, weights: str, seed: int, params: Params) -> dict:
+    """Have DVC make an experiment, or find that it has been made, and read its metrics.
+
+    Args:
+        weights: a value of the parameter.
+        params: what ``params.yaml`` says.
+
+    Returns:
+        A run for `recipes.save_runs`; None for a figure that it does not have.
+
+    Raises:
+        UserError: it failed, or there is one of that name with other parameters.
+    """
+    name = f"{recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(weights).stem)}-{seed}"
+    changes = RECIPES[recipe] | {"weights": weights, "seed": seed}
+    print(f"seeds: {name} ...", flush=True)
+    row, seconds = find_experiment(name), None
+    if row is None:
+        seconds = run_experiment(name, changes)
+        row = find_experiment(name)
+    if row is None:
+        raise UserError(f"{name} is no experiment of DVC's, nor could it be made; see `dvc exp show`")
+    for parameter, value in parameters(params, changes).items():
+        # DVC takes the longer name where a metric has the short one
+        was = row.get(parameter, row.get(f"{PARAMS_FILE}:{parameter}"))
+        if was not in (value, str(value)):
+            raise UserError(f"{name} was run with {parameter}={was}; `dvc exp remove {name}`")
+    return {
+        "recipe": recipe,
+        "parameters": parameters(params, RECIPES[recipe]),
+        "weights": Path(weights).name,
+        "seed": seed,
+        **{metric.replace(".", "_"): row.get(metric) for metric in METRICS},
+        "seconds": seconds,
+        "machine": machine_name(json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))),
+    }
+
+
+def find_experiment(name: str) -> dict | None:
+    """Find its row once it is through: for one that runs or has failed DVC shows the last commit's metrics."""
+    rows = [row for row in dvc.api.exp_show() if row["Experiment"] == name]
+    rows = [row for row in rows if row["State"] in (None, "Success")]  # None for one that was not in the queue
+    return next(({key: None if value == "None" else value for key, value in row.items()} for row in rows), None)
+
+
+def run_experiment(name: str, changes: Mapping[str, object]) -> int | None:
+    """Run an experiment. What it asks for it gets, or it fails.
+
+    Returns:
+        The seconds of all epochs, as ``train`` printed them; None where DVC restored it, or went on with a killed one.
+    """
+    values = [f"--set-param={key}={json.dumps(value)}" for key, value in {**changes, "offline_fallback": False}.items()]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *values, "evaluate"]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise UserError(f"{name} failed: {done.stderr.strip()}")
+    seconds = [int(found) for found in re.findall(r"^epoch .*, (\d+) s\)$", done.stdout, re.MULTILINE)]
+    return sum(seconds) if seconds and "going on from step" not in done.stdout else None
 
 
 def table(runs: Iterable[Mapping], params: Params) -> list[str]:

@@ -46,26 +46,14 @@ class Digits(Dataset):
         return self.transform(Image.fromarray(self.data.images[index])), int(self.data.labels[index])
 
 
-def batches(data: Images, image_size: int, batch_size: int = BATCH_SIZE) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield one epoch's batches, shuffled: inputs (N, 1, S, S) float32 and labels (N,) int64."""
-    yield from DataLoader(Digits(data, image_size), batch_size=batch_size, shuffle=True)
-
-
-def build() -> nn.Module:
-    """Build torchvision's ResNet-18 for one channel and ten classes. Input (N, 1, S, S) float32, logits (N, 10)."""
-    model = resnet18()
-    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    model.fc = nn.Linear(model.fc.in_features, 10)
-    return model
-
-
 def train(data: Images, image_size: int, device: torch.device) -> Iterator[int]:
-    """Train for an epoch; yield the number of images after each step."""
-    model = build().to(device).train()
+    """Train torchvision's ResNet-18, for one channel and ten classes, for an epoch; yield the images of each step."""
+    model = resnet18(num_classes=10)
+    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters())
-    for inputs, labels in batches(data, image_size):
-        loss = training_step(model, optimizer, inputs.to(device), labels.to(device))
-        loss.item()
+    for inputs, labels in DataLoader(Digits(data, image_size), batch_size=BATCH_SIZE, shuffle=True):
+        training_step(model, optimizer, inputs.to(device), labels.to(device)).item()
         yield len(labels)
 
 

@@ -10,16 +10,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import yaml
+from dvc.repo import Repo
 
-from benchmarks import bench, recipes, seeds, sweep
+from benchmarks import bench, recipes, seeds
 from benchmarks.machine import short_name
 from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, not_downloaded, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = ("dvc.yaml", "src/reader/dvc.yaml")
-NOT_TIMED = "How long the training takes has not been measured yet."
-NO_SEEDS = "No run over several seeds is committed yet."
 WEIGHTS = {
     "random": "random weights",
     "imagenet1k_v1": "torchvision's ImageNet weights",
@@ -43,13 +42,7 @@ def headline() -> str:
 
 
 def results() -> str:
-    measured = read("metrics/train/metrics.json") | read("metrics/evaluate/metrics.json")
-    rows = [
-        (name, f"{measured[name]['loss']:.4f}", f"{measured[name]['accuracy']:.2%}")
-        for name in ("train", "validation", "test")
-        if name in measured
-    ]
-    return table(("set", "mean loss per image", "accuracy"), rows)
+    return next(part for part in text("metrics/report.md").split("\n\n") if part.startswith("| set |"))
 
 
 def calibration() -> str:
@@ -84,25 +77,17 @@ def onnx_size() -> str:
 
 
 def duration() -> str:
-    """How long the defaults take: trainings over seeds with them, or a whole one of the benchmark's.
-
-    And the rest of the workflow, where it was measured on that machine.
-    """
-    times, rest = {}, {}
-    for machine, measured in read("benchmarks/results.json").items():
-        if "masked" in machine:
-            continue  # nobody's own machine
-        if measured.get("defaults", {}).get("epochs") == defaults().epochs:
-            times[machine] = measured["defaults"]["seconds in all"]
-        if workflow := measured.get("dvc repro, seconds"):
-            rest[machine] = f", and the rest of the workflow {workflow['all but the training']:.0f} s"
+    """How long the defaults take, by machine: the median of the trainings over seeds and the benchmark's whole one."""
     seconds = defaultdict(list)
+    for machine, measured in read("benchmarks/results.json").items():
+        if "masked" not in machine and measured.get("defaults", {}).get("epochs") == defaults().epochs:
+            seconds[machine].append(measured["defaults"]["seconds in all"])
     for (recipe, _, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         if recipe == "default":
             seconds[machine] += [run["seconds"] for run in group if run["seconds"] is not None]
-    times |= {machine: statistics.median(each) for machine, each in seconds.items() if each}
-    listed = [f"{time / 60:.0f} min on {short_name(on)}{rest.get(on, '')}" for on, time in times.items()]
-    return f"The training takes {'; '.join(listed)}." if listed else NOT_TIMED
+    times = {machine: statistics.median(each) for machine, each in seconds.items() if each}
+    listed = [f"{time / 60:.0f} min on {short_name(machine)}" for machine, time in times.items()]
+    return f"The training takes {'; '.join(listed)}." if listed else "The training has not been timed yet."
 
 
 def last_lines() -> str:
@@ -116,14 +101,12 @@ def last_lines() -> str:
 def stages() -> str:
     """A table of the core's stages."""
     rows = []
-    for name, stage in yaml.safe_load(text("dvc.yaml"))["stages"].items():
-        outs = [out if isinstance(out, dict) else {out: {}} for out in stage.get("outs", [])]
-        kept = {path: (settings or {}).get("cache", True) for out in outs for path, settings in out.items()}
-        kept |= {path: False for kind in ("metrics", "plots") for out in stage.get(kind, []) for path in out}
-        cached = [f"`{path}`" for path, cache in kept.items() if cache]
-        in_git = [f"`{path}`" for path, cache in kept.items() if not cache]
-        link = f"[`src/{name}`](../src/{name})"
-        rows.append((f"`{name}`", stage["desc"], link, ", ".join(cached) or "-", ", ".join(in_git) or "-"))
+    with Repo(str(ROOT)) as repo:
+        for stage in repo.stage.load_all("dvc.yaml"):
+            link = f"[`src/{stage.name}`](../src/{stage.name})"
+            cached = [f"`{out.def_path}`" for out in stage.outs if out.use_cache]
+            in_git = [f"`{out.def_path}`" for out in stage.outs if not out.use_cache]
+            rows.append((f"`{stage.name}`", stage.desc, link, ", ".join(cached) or "-", ", ".join(in_git) or "-"))
     return table(("stage", "what it makes", "source", "in DVC's cache", "in Git"), rows)
 
 
@@ -148,11 +131,11 @@ def benchmark() -> str:
 
 
 def sweeps() -> str:
-    return "\n".join(sweep.table(recipes.load_runs(ROOT / sweep.RESULTS_FILE), defaults()))
+    return "\n".join(recipes.sweep_table(recipes.load_runs(ROOT / "benchmarks/sweep.json"), defaults()))
 
 
 def several_seeds() -> str:
-    return "\n".join(seeds.table(seed_runs(), defaults())) if seed_runs() else NO_SEEDS
+    return "\n".join(seeds.table(seed_runs(), defaults()))
 
 
 def seeds_in_short() -> str:
@@ -164,7 +147,7 @@ def seeds_in_short() -> str:
     starts = list(dict.fromkeys(weights for row in cells.values() for weights in row))
     header = ("recipe", *(f"from {WEIGHTS.get(weights, f'`{weights}`')}" for weights in starts))
     rows = [(f"`{recipe}`", *(row.get(weights, "-") for weights in starts)) for (recipe, _), row in cells.items()]
-    return table(header, rows) if rows else NO_SEEDS
+    return table(header, rows)
 
 
 def pictures() -> str:

@@ -52,7 +52,6 @@ def test_the_committed_run_is_of_the_full_mnist():
     load_params(ROOT / "params.yaml")
     assert (manifest["dataset"], manifest["training_images"]) == ("mnist", 60_000)
     assert test["images"] == 10_000
-    assert test["accuracy"] == (10_000 - test["errors"]) / 10_000
 
 
 def test_the_pages_say_what_the_committed_files_say():
@@ -67,17 +66,12 @@ def committed_md5(path: str) -> str:
     return next(out["md5"] for out in outs if out["path"] == path)
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("model_md5", "model.safetensors"), ("outlier_head_md5", "outliers.safetensors")]
-)
-def test_the_pictures_were_read_by_the_committed_model(name, file):
-    measured = read("benchmarks/pictures.json")[name]
-
-    assert measured == committed_md5(f"models/{file}"), "run `python -m benchmarks.pictures --photos 60`"
-
-
-def test_the_picture_of_the_page_shows_the_committed_model():
+def test_the_pictures_were_read_by_the_committed_model_and_the_page_shows_it():
+    measured = read("benchmarks/pictures.json")
     with Image.open(ROOT / "docs/demo.png") as picture:
         shown = picture.info.get("model_md5")
 
-    assert shown == committed_md5("models/model.safetensors"), "run `python -m benchmarks.demo --picture`"
+    files = {"model_md5": "models/model.safetensors", "outlier_head_md5": "models/outliers.safetensors"}
+    committed = {name: committed_md5(path) for name, path in files.items()}
+    assert {name: measured[name] for name in files} == committed, "run `python -m benchmarks.pictures --photos 60`"
+    assert shown == committed["model_md5"], "run `python -m benchmarks.demo --picture`"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.project import quick_params
 
-from benchmarks import bench, rates, recipes, side_by_side, to_accuracy, tutorial
+from benchmarks import bench, rates, to_accuracy, tutorial
 from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, TIMES, first_time
 from src.mnist.dataset import Images
@@ -17,7 +17,6 @@ from src.resnet.machine import set_up_machine
 
 def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():
     lines = [
-        (1.0, "train: 57,000 images\n"),
         (5.0, "epoch 1/2: train loss 0.1 accuracy 99.50%, test loss 0.04 accuracy 98.99% (900 images/s, 60 s)\n"),
         (9.0, "epoch 2/2: train loss 0.1 accuracy 98.00%, test loss 0.04 accuracy 99.00% (900 images/s, 60 s)\n"),
     ]
@@ -27,12 +26,9 @@ def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():
     assert EPOCH.search("epoch 3: test accuracy 99.05%")[1] == "99.05"  # the peer's
 
 
-@pytest.mark.parametrize(
-    ("seconds", "median"),
-    [([10.0, None, 12.0, 11.0, 30.0], 12.0), ([None, 100.0, None], None), ([40.0, None], None), ([7.0], 7.0)],
-)
-def test_a_seed_that_misses_counts_as_infinite(seconds, median):
-    assert to_accuracy.median(seconds) == median
+def test_a_seed_that_misses_counts_as_infinite():
+    assert to_accuracy.median([10.0, None, 12.0, 11.0, 30.0]) == 12.0
+    assert to_accuracy.median([40.0, None]) is None
 
 
 def test_a_run_that_is_known_is_not_made_again(monkeypatch):
@@ -51,38 +47,20 @@ def test_a_run_that_is_known_is_not_made_again(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("has", "used", "named"),
+    ("has_avx512", "used", "named"),
     [(True, "AVX2", "AVX2 (AVX-512 masked)"), (True, "AVX512", "AVX512"), (False, "AVX2", "AVX2")],
 )
-def test_a_processor_kept_from_avx_512_is_named_as_another_than_one_without(has, used, named, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has})
+def test_what_a_processor_has_and_what_it_uses_decide_its_name_and_whether_it_is_masked(
+    has_avx512, used, named, monkeypatch, torch_as_it_was
+):
+    machine = set_up_machine("cpu", "fp32", 2)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has_avx512})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
 
-    name = machine_name({"device": "cpu", "precision": "float32", "threads": 2, "instructions": used, "torch": "9.1"})
+    name = machine_name(machine.describe() | {"torch": "9.1"})
 
     assert name.split(", ")[1:] == ["cpu", "float32", "2 threads", named, "torch 9.1"]
-
-
-@pytest.mark.parametrize(("capability", "more"), [("DEFAULT", False), ("AVX2", False), ("AVX512", True)])
-def test_the_machine_is_masked_where_it_has_more_than_avx2(capability, more, monkeypatch, torch_as_it_was):
-    machine = set_up_machine("cpu", "fp32", 0)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-
-    assert bench.has_more_than_avx2(machine) is more
-
-
-def test_the_table_has_a_column_for_each_machine_and_a_row_for_each_figure():
-    columns = {
-        "a laptop": {"set-up": {"seconds": 63.5}, "memory": {"MiB": 1274.0}},
-        "a server": {"set-up": {"seconds": None, "MiB": {"1": 1, "3": 2}}},
-    }
-
-    assert bench.table(columns) == [
-        "| what | a laptop | a server |",
-        "|---|---|---|",
-        "| set-up: seconds | 63.50 | not reached |",
-        "| set-up: MiB | - | 1, 2 |",
-        "| memory: MiB | 1,274 | - |",
-    ]
+    assert bench.has_more_than_avx2(machine) is (used == "AVX512")
 
 
 def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_it_was):
@@ -98,46 +76,6 @@ def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_i
 
     assert list(measured) == ["ours, images/s", "the tutorial's, images/s"]
     assert min(measured.values()) > 0
-
-
-def test_runs_are_read_as_they_were_written(tmp_path):
-    base = recipes.parameters(quick_params(), {})
-    renamed = {name: value for name, value in base.items() if name != "elastic"} | {"distortion": 0.8}
-    runs = [{"parameters": parameters, "seed": 1} for parameters in (base, base | {"epochs": 20}, renamed)]
-
-    recipes.save_runs(tmp_path / "runs.json", runs)
-
-    assert recipes.load_runs(tmp_path / "runs.json") == runs
-    assert recipes.load_runs(tmp_path / "none.json") == []
-
-
-@pytest.mark.slow
-def test_two_trainings_at_once_are_measured_for_each_number_of_spins(in_project, monkeypatch, torch_as_it_was):
-    (in_project.path / "benchmarks/results.json").unlink()
-    monkeypatch.setattr(side_by_side, "SPIN_COUNTS", ("1000", "2000"))  # unset is slow beside other tests
-    monkeypatch.setattr(side_by_side, "ROUNDS", 1)
-
-    side_by_side.main()
-
-    columns = json.loads(in_project.read("benchmarks/results.json")).values()
-    (rows,) = [column[side_by_side.TITLE] for column in columns if side_by_side.TITLE in column]
-    assert list(rows) == ["GOMP_SPINCOUNT 1000", "GOMP_SPINCOUNT 2000"]
-    assert all(row["ratio"] == row["each of two"] / row["alone"] for row in rows.values())
-
-
-@pytest.mark.slow
-def test_a_sweep_writes_each_recipe_down_and_runs_none_twice(trained):
-    file = trained.path / "benchmarks/sweep.json"
-    file.unlink(missing_ok=True)
-    command = ("python", "-m", "benchmarks.sweep", "epochs=0.2,augment=false")
-    tables = [trained.run(*command).stdout for _ in range(2)]
-
-    (run,) = recipes.load_runs(file)
-    assert (run["parameters"]["epochs"], run["parameters"]["augment"]) == (0.2, False)
-    right = run["validation_accuracy"] * 667  # a sixth of 4,000
-    assert right == pytest.approx(round(right))
-    assert tables[0] == tables[1]
-    assert "| `augment=False`, `epochs=0.2` | random | 1 |" in tables[0]
 
 
 @pytest.mark.slow

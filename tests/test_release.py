@@ -17,26 +17,13 @@ stages:
 """
 
 
-def edit_a_comment(project):
-    file = project.path / "src/mnist/dataset.py"
-    file.write_text(f"# one more comment\n{file.read_text().replace('as NumPy arrays', 'as arrays of NumPy', 1)}")
-
-
-def add_a_reader(project):
-    """Put a pipeline of one quick stage in the place of the reader's, and run it."""
-    (project.path / "src/reader/dvc.yaml").write_text(READER)
-    project.run("dvc", "repro", "src/reader/dvc.yaml")
-    project.commit("a reader")
-
-
-def test_a_committed_run_agrees_with_itself(trained):
-    assert "4 passed" in trained.run(*CHECK).stdout
-
-
 @pytest.mark.slow
 def test_after_an_edit_of_a_comment_both_locks_are_mended_in_a_clone_without_data_and_model(trained):
-    add_a_reader(trained)
-    edit_a_comment(trained)
+    (trained.path / "src/reader/dvc.yaml").write_text(READER)
+    trained.run("dvc", "repro", "src/reader/dvc.yaml")
+    trained.commit("a reader")
+    source = trained.path / "src/mnist/dataset.py"
+    source.write_text(f"# one more comment\n{source.read_text().replace('as NumPy arrays', 'as arrays of NumPy', 1)}")
     shutil.rmtree(trained.path / "data/mnist")
     shutil.rmtree(trained.path / "data/weights")
     for file in (trained.path / "models").glob("[!.]*"):
@@ -47,7 +34,7 @@ def test_after_an_edit_of_a_comment_both_locks_are_mended_in_a_clone_without_dat
     trained.run(*LOCK)
 
     for name in ("download", "train", "evaluate", "report", "outliers"):
-        assert f"src/mnist changed since the committed run of {name}: run `dvc repro -P`" in named
+        assert f"src/mnist changed since the committed run of {name}" in named
     assert "5 passed" in trained.run(*CHECK).stdout
     assert "Running stage" not in trained.run("dvc", "repro", "-P", "--allow-missing").stdout
 
@@ -55,12 +42,15 @@ def test_after_an_edit_of_a_comment_both_locks_are_mended_in_a_clone_without_dat
 @pytest.mark.slow
 def test_a_changed_result_in_git_is_named(trained):
     metrics = trained.path / "metrics/evaluate/metrics.json"
-    metrics.write_text(metrics.read_text().replace('"errors": ', '"errors": 1'))
+    text = metrics.read_text()
+    metrics.write_text(text.replace('"errors": ', '"errors": 1'))
 
-    done = trained.run(*CHECK, ok=False)
+    named = trained.run(*CHECK, ok=False).stdout
+    metrics.write_text(text)
 
-    assert "metrics/evaluate changed since the committed run of report" in done.stdout
-    assert "metrics/evaluate/metrics.json changed since the committed run of evaluate" in done.stdout
+    assert "metrics/evaluate changed since the committed run of report" in named
+    assert "metrics/evaluate/metrics.json changed since the committed run of evaluate" in named
+    assert "4 passed" in trained.run(*CHECK).stdout
 
 
 @pytest.mark.parametrize(
@@ -68,7 +58,6 @@ def test_a_changed_result_in_git_is_named(trained):
     [
         ("src/mnist/dataset.py", "SIDE = 28", "SIDE = 27", "src/mnist/dataset.py changed since the run of "),
         ("src/mnist/new.py", "", "HALF = 0.5\n", "src/mnist/new.py changed since the run of "),
-        ("src/mnist/table.csv", "", "1\n", "src/mnist/table.csv changed since the run of "),
         ("params.yaml", "\nlr: 0.", "\nlr: 0.1", "params.yaml changed since the run of train"),
         ("dvc.yaml", "python -m src.evaluate", "python -u -m src.evaluate", "the command of evaluate changed"),
         ("models/model.safetensors", "", "of another run", "models/model.safetensors changed since the run of train"),
