@@ -1,14 +1,14 @@
 """The weights that training starts from, whose they may be and how they are checked; and the trained model's file."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.project import QUICK, quick_params
 from helpers.training import FROM_RANDOM_WEIGHTS, differences
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
@@ -34,24 +34,10 @@ def without(state: dict, part: str) -> dict:
     return {name: tensor for name, tensor in state.items() if part not in name}
 
 
-def grey(state: dict) -> dict:
-    return state | {"conv1.weight": state["conv1.weight"].sum(1, keepdim=True)}
-
-
-def ten_classes(state: dict) -> dict:
-    return state | {"fc.weight": state["fc.weight"][:10], "fc.bias": state["fc.bias"][:10]}
-
-
-def in_halves(state: dict) -> dict:
-    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def write(file: Path, state: object) -> None:
-    """Write what a file of this name would hold: safetensors, or PyTorch's own format."""
-    if file.suffix == ".safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
-    else:
-        torch.save(state, file)
+def grey_of_ten_classes(state: dict) -> dict:
+    """In half precision."""
+    first = {"conv1.weight": state["conv1.weight"][:, :1], "fc.weight": state["fc.weight"][:10]}
+    return {name: tensor.half() for name, tensor in (state | first | {"fc.bias": state["fc.bias"][:10]}).items()}
 
 
 def changed(model: nn.Module, state: dict) -> list[str]:
@@ -60,57 +46,36 @@ def changed(model: nn.Module, state: dict) -> list[str]:
     return [name for name in ours if name not in state or not torch.equal(ours[name], state[name].float())]
 
 
-# What a file may hold
-
 CONV1, FC = ["conv1.weight"], ["fc.weight", "fc.bias"]
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("write", "file", "shape", "expected"),
     [
-        (dict, CONV1 + FC),
-        (lambda state: without(state, "num_batches_tracked"), CONV1 + FC),
-        (lambda state: without(state, "fc."), CONV1 + FC),
-        (grey, FC),
-        (ten_classes, CONV1),
-        (in_halves, CONV1 + FC),
+        (torch.save, "w.pth", dict, CONV1 + FC),
+        (torch.save, "w.pth", lambda state: without(state, "num_batches_tracked"), CONV1 + FC),
+        (save_file, "w.safetensors", lambda state: without(state, "fc."), CONV1 + FC),
+        (save_file, "w.safetensors", grey_of_ten_classes, []),
     ],
-    ids=["whole", "no counters", "no fc", "grey", "ten classes", "half precision"],
 )
-def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, suffix, shape, expected):
-    state, file = shape(published), tmp_path / f"weights{suffix}"
-    write(file, state)
-    model = build_model(10)
+def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file, shape, expected):
+    state, model = shape(published), build_model(10)
+    write({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / file)
 
-    load_weights(model, read_weights(file), "sum")
+    load_weights(model, read_weights(tmp_path / file), "sum")
 
     assert changed(model, state) == expected
 
 
-@pytest.mark.parametrize(("conv1_init", "factor"), [("sum", 1), ("mean", 1 / 3)])
-def test_conv1_sees_a_grey_image_as_the_rgb_network_does(published, conv1_init, factor):
-    rgb, model = nn.Conv2d(3, 64, 7, 2, 3, bias=False).double(), build_model(10)
-    rgb.weight = nn.Parameter(published["conv1.weight"].double())
-    image = torch.randn(2, 1, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("conv1_init", ["sum", "mean", "new"])
+def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init):
+    model, image = build_model(10), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    rgb = F.conv2d(image.expand(-1, 3, -1, -1), published["conv1.weight"], stride=2, padding=3)
+    expected = {"sum": rgb, "mean": rgb / 3, "new": model.conv1(image)}[conv1_init]
 
-    load_weights(model.double(), {name: tensor.double() for name, tensor in published.items()}, conv1_init)
+    load_weights(model, published, conv1_init)
 
-    expected = rgb(image.expand(-1, 3, -1, -1)) * factor
-    torch.testing.assert_close(model.conv1(image), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_a_new_conv1_stays_as_it_was(published):
-    model = build_model(10)
-    before = model.conv1.weight.clone()
-
-    load_weights(model, published, "new")
-
-    assert torch.equal(model.conv1.weight, before)
-    assert changed(model, published) == CONV1 + FC
-
-
-# Wrong files
+    torch.testing.assert_close(model.conv1(image), expected, rtol=1e-4, atol=1e-4)
 
 
 class Trap:
@@ -122,49 +87,24 @@ class Trap:
 
 ONE_NAN = torch.tensor([float("nan"), *[0.0] * 63])
 WRONG = {  # what the file w.pth holds, and what the line names
-    "another network": (lambda state: {"weight": torch.zeros(1)}, "bn1.bias"),
     "one tensor too many": (lambda state: state | {"se.weight": torch.zeros(1)}, "se.weight"),
-    "half of fc": (lambda state: without(state, "fc.weight"), "fc.weight"),
-    "other shapes": (lambda state: state | {"bn1.bias": torch.zeros(65)}, r"bn1.bias .*\(65,\), not \(64,\)"),
-    "two channels": (lambda state: state | {"conv1.weight": torch.zeros(64, 2, 7, 7)}, r"conv1.weight .*\(64, 2, 7"),
+    "another shape": (lambda state: state | {"bn1.bias": torch.zeros(65)}, r"bn1.bias .*\(65,\), not \(64,\)"),
     "NaN": (lambda state: state | {"bn1.bias": ONE_NAN}, "bn1.bias .*NaN"),
-    "integers": (lambda state: state | {"bn1.bias": torch.zeros(64, dtype=torch.int64)}, "bn1.bias .*integers"),
-    "a whole model": (lambda state: resnet18(), ""),
     "a list": (lambda state: [torch.zeros(1)], "not a state dict"),
+    "a program": (lambda state: Trap(), ""),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_file_of_something_else_is_one_line_that_names_what_is_wrong(tmp_path, published, case):
-    content, named = WRONG[case]
-    write(tmp_path / "w.pth", content(published))
-
-    with pytest.raises(UserError, match=f"w.pth .*{named}") as error:
-        read_weights(tmp_path / "w.pth")
-
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no weights", pickle.dumps({"conv1.weight": Trap()}, protocol=2), None],
-    ids=["empty", "text", "a pickle that executes", "cut short, or a .pth by another name"],
-)
-def test_a_file_that_is_damaged_is_one_line_that_names_it(tmp_path, monkeypatch, published, content, suffix):
+def test_a_file_of_something_else_is_one_line_that_names_what_is_wrong(tmp_path, monkeypatch, published, case):
     monkeypatch.chdir(tmp_path)
-    file = Path(f"w{suffix}")
-    torch.save(published, file)
-    file.write_bytes(file.read_bytes()[: 1_000_000 if suffix == ".pth" else None] if content is None else content)
+    content, named = WRONG[case]
+    torch.save(content(published), "w.pth")
 
-    with pytest.raises(UserError, match=f"^{file} ") as error:
-        read_weights(file)
+    with pytest.raises(UserError, match=f"^w.pth .*{named}[^\n]*$"):
+        read_weights(Path("w.pth"))
 
-    assert "\n" not in str(error.value)
     assert not Path("sprung").exists()
-
-
-# From the user's file to the training
 
 
 @pytest.fixture
@@ -172,7 +112,7 @@ def download_with(tmp_path, monkeypatch, published):
     """A function that runs ``download`` with these parameters, in a folder that has the user's own ``mine.pth``."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    write(Path("mine.pth"), published)
+    torch.save(published, "mine.pth")
 
     def run(**values):
         Path("params.yaml").write_text(json.dumps(QUICK | values))  # JSON is YAML
@@ -181,29 +121,28 @@ def download_with(tmp_path, monkeypatch, published):
     return run
 
 
-def test_the_manifest_names_the_users_file_and_training_starts_from_it_alone(download_with, published):
+def test_training_starts_from_the_file_in_the_users_project_alone(download_with, published, monkeypatch, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    monkeypatch.chdir(tmp_path / "experiment")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    save_file(published, tmp_path / "other.safetensors")
+    download_with(weights="other.safetensors")
     download_with(weights="mine.pth")
     manifest = load_manifest()
 
     model = initial_model(quick_params(), manifest)
 
-    assert manifest.initial_weights == "mine.pth"
-    assert manifest.sha256[manifest.weights_file.as_posix()] == sha256(Path("mine.pth"))
     assert changed(model, published) == CONV1 + FC
-    write(manifest.weights_file, model.state_dict())
+    assert manifest.initial_weights == "mine.pth"
+    assert manifest.sha256[manifest.weights_file.as_posix()] == sha256(tmp_path / "mine.pth")
+    assert sorted(path.name for path in Path("data/weights").iterdir()) == ["README.txt", "own.pth"]
+    torch.save(model.state_dict(), manifest.weights_file)
     with pytest.raises(UserError, match=rf"{manifest.weights_file} .*dvc repro -f download"):
         initial_model(quick_params(), manifest)
 
 
-@pytest.mark.parametrize(
-    ("weights", "named"),
-    [
-        ("wrong.safetensors", "wrong.safetensors can't be read"),
-        ("no/such.pth", "no/such.pth "),
-        ("data/weights/own.pth", "data/weights/own.pth .*elsewhere"),  # a copy of the workflow's own
-    ],
-)
-def test_a_file_that_cannot_be_taken_leaves_all_as_it_was_whatever_the_fallback(download_with, weights, named):
+@pytest.mark.parametrize("weights", ["wrong.safetensors", "no/such.pth", "data/weights/own.pth"])
+def test_a_file_that_cannot_be_taken_leaves_all_as_it_was_whatever_the_fallback(download_with, weights):
     def data():
         return {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
 
@@ -211,47 +150,17 @@ def test_a_file_that_cannot_be_taken_leaves_all_as_it_was_whatever_the_fallback(
     before = data()
     Path("wrong.safetensors").write_bytes(b"no weights")
 
-    with pytest.raises(UserError, match=named) as error:
+    with pytest.raises(UserError, match=f"^{weights} [^\n]*$|/{weights} [^\n]*$"):
         download_with(weights=weights, dataset="mnist", offline_fallback=True)
 
-    assert "\n" not in str(error.value)
     assert data() == before
 
 
-def test_the_weights_of_an_earlier_run_are_removed_where_this_one_has_others(download_with, published):
-    write(Path("other.safetensors"), published)
-
-    for weights in ("mine.pth", "other.safetensors"):
-        download_with(weights=weights)
-
-    assert sorted(path.name for path in Path("data/weights").iterdir()) == ["README.txt", "own.safetensors"]
-    assert Path("mine.pth").exists()
-
-
-def test_a_path_starts_at_the_project_that_an_experiment_comes_from(download_with, monkeypatch, tmp_path):
-    (tmp_path / "experiment").mkdir()
-    monkeypatch.chdir(tmp_path / "experiment")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-
-    download_with(weights="mine.pth")
-
-    assert load_manifest().initial_weights == "mine.pth"
-
-
 def test_what_a_file_does_not_give_is_a_function_of_the_seed_alone():
-    before = torch.get_rng_state()
-    first = initial_model(quick_params(seed=1), FROM_RANDOM_WEIGHTS)
-    assert torch.equal(torch.get_rng_state(), before)
-
-    torch.rand(100)  # whatever else is drawn
-    again = initial_model(quick_params(seed=1), FROM_RANDOM_WEIGHTS)
-    other = initial_model(quick_params(seed=2), FROM_RANDOM_WEIGHTS)
+    first, again, other = (initial_model(quick_params(seed=seed), FROM_RANDOM_WEIGHTS) for seed in (1, 1, 2))
 
     assert differences(again.state_dict(), first.state_dict()) == []
     assert not torch.equal(other.fc.weight, first.fc.weight)
-
-
-# The trained model's file
 
 
 @pytest.fixture(scope="module")
@@ -261,50 +170,24 @@ def encoded():
     return model, encode_model(model, model_metadata(28))
 
 
-def test_a_model_survives_its_file_and_can_be_started_from(tmp_path, encoded):
+def test_a_model_survives_its_file_which_has_the_same_bytes_each_time(tmp_path, encoded):
     model, content = encoded
     file = tmp_path / "model.safetensors"
     file.write_bytes(content)
 
     again, metadata = load_model(file)
-    started = build_model(10)
-    load_weights(started, read_weights(file), "sum")
 
     assert differences(again.state_dict(), model.state_dict()) == []
     assert not again.training
-    assert changed(started, model.state_dict()) == []
-    assert metadata == {
-        "architecture": "resnet18",
-        "class_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
-        "image_size": 28,
-        "mean": 0.1307,
-        "std": 0.3081,
-    }
-
-
-def test_a_model_gives_the_same_bytes_each_time(encoded):
-    model, content = encoded
-
+    assert metadata["image_size"] == 28
+    assert changed(model, read_weights(file)) == []
     assert {encode_model(model, model_metadata(28)) for _ in range(5)} == {content}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        None,
-        lambda content: b"",
-        lambda content: content[:1000],
-        lambda content: b"\xff" * 8 + content,
-        lambda content: content[:-4],
-        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
-        lambda content: save({"weight": torch.zeros(1)}, {"format": "pt", "mnist": "{}"}),
-    ],
-    ids=["missing", "empty", "header cut", "impossible header", "weights cut", "one bit", "of another project"],
-)
-def test_a_model_that_is_missing_or_damaged_is_named_with_what_makes_one(tmp_path, encoded, damage):
-    _, content = encoded
-    if damage:
-        (tmp_path / "model").write_bytes(damage(content))
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_model_that_is_missing_or_damaged_is_named_with_what_makes_one(tmp_path, encoded, is_there):
+    if is_there:
+        (tmp_path / "model").write_bytes(encoded[1][:-4] + bytes(4))
 
     with pytest.raises(UserError, match=f"{tmp_path / 'model'}: .*dvc repro train"):
         load_model(tmp_path / "model")

@@ -25,25 +25,12 @@ FIGURES = {  # what may differ in a printed line, and what may stand in its plac
 }
 
 
-class Step(NamedTuple):
-    """A command, and the lines that the document shows of what it prints."""
-
-    command: str
-    shown: list[str]
-
-
 class Block(NamedTuple):
-    """A block of a document that a reader may run.
-
-    Attributes:
-        content: as it stands in the document.
-        is_run: whether it is run.
-        steps: its commands.
-    """
+    """A block of a document that a reader may run, and its steps: each command, with the lines that it shows."""
 
     content: str
     is_run: bool
-    steps: list[Step]
+    steps: list[tuple[str, list[str]]]
 
 
 def read(document: str) -> str:
@@ -68,36 +55,28 @@ def anchors_of(document: str) -> set[str]:
 
 
 def blocks_of(document: str) -> list[Block]:
-    """All blocks of a document that a reader may run."""
+    """All blocks of a document that a reader may run. A command whose line ends in a backslash goes on in the next."""
     blocks = []
     for not_run, language, content in BLOCK.findall(read(document)):
-        program = [Step(f"python -I - << 'END'\n{content}END", [])]
-        blocks.append(Block(content, not not_run, steps_of(content) if language == "console" else program))
+        steps = [(f"python -I - << 'END'\n{content}END", [])]
+        if language == "console":
+            begin, *parts = re.split(r"^\$ ((?:.*\\\n)*.*)\n", content, flags=re.MULTILINE)
+            assert not begin, f"lines before the first command: {begin}"
+            steps = [(command, shown.splitlines()) for command, shown in zip(parts[::2], parts[1::2], strict=True)]
+        blocks.append(Block(content, not not_run, steps))
     return blocks
 
 
-def steps_of(content: str) -> list[Step]:
-    """The commands of a console block; one whose line ends in a backslash goes on in the next line."""
-    begin, *parts = re.split(r"^\$ ((?:.*\\\n)*.*)\n", content, flags=re.MULTILINE)
-    assert not begin, f"lines before the first command: {begin}"
-    return [Step(command, shown.splitlines()) for command, shown in zip(parts[::2], parts[1::2], strict=True)]
-
-
 def brought_up_to_date(shown: Iterable[str], printed: Iterable[str]) -> list[str]:
-    """Replace each line that is shown by the line of what was printed that differs from it in `FIGURES` alone.
+    """Replace each line that is shown by the next printed one that differs from it in `FIGURES` alone; one must.
 
     A line that has a ``…`` stays as it is.
-
-    Raises:
-        AssertionError: there is no such line after the one before.
     """
-    lines, found = iter(printed), []
+    lines, found = map(str.rstrip, printed), []
     for line in shown:
-        parts = re.split(f"({'|'.join(FIGURES)})", line.rstrip())
-        pattern = "".join(
-            next((other for figure, other in FIGURES.items() if re.fullmatch(figure, part)), re.escape(part))
-            for part in parts
-        )
+        pattern = ""
+        for part in re.split(f"({'|'.join(FIGURES)})", line.rstrip()):
+            pattern += next((other for figure, other in FIGURES.items() if re.fullmatch(figure, part)), re.escape(part))
         match = next((other for other in lines if re.fullmatch(pattern, other)), None)
         assert match is not None, f"not printed, or not here: {line}"
         found.append(line if "…" in line else match)

@@ -1,8 +1,9 @@
-"""Servers on loopback that behave, misbehave, or are not there."""
+"""Servers on loopback that behave or misbehave."""
 
 import http.server
-import socket
+import shutil
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,29 +66,6 @@ def serve(
         listener.server_close()
 
 
-@contextmanager
-def black_hole() -> Iterator[str]:
-    """Yield the URL of an address that never answers, as where packets have no route: its queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for client in waiting:
-            client.setblocking(False)
-            client.connect_ex(listener.getsockname())
-        time.sleep(0.1)
-        try:
-            socket.create_connection(listener.getsockname(), timeout=0.3).close()
-            pytest.skip("this system's queues of connections do not fill")
-        except ConnectionRefusedError:  # Windows and macOS refuse what does not fit
-            pytest.skip("this system refuses what its queue of connections does not hold")
-        except TimeoutError:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            for client in waiting:
-                client.close()
-
-
 def write(*parts: bytes, pause: float = 0) -> Callable[[BaseHTTPRequestHandler, int], None]:
     """Make a server that answers with these bytes, whatever they are, and pauses after each part."""
 
@@ -110,30 +88,13 @@ def send(handler: BaseHTTPRequestHandler, content: bytes) -> None:
 
 def self_signed_certificate(folder: Path) -> ssl.SSLContext:
     """Make a certificate for 127.0.0.1 that nobody has signed but itself; ``folder/server.pem`` holds it."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from datetime import datetime, timedelta
-    from ipaddress import IPv4Address
-
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    today = datetime.now()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(today - timedelta(days=2))
-        .not_valid_after(today + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl, to make a certificate")
+    file = folder / "server.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "server.pem").write_bytes(secret + certificate.public_bytes(pem))
+    subprocess.run([*command.split(), "-keyout", folder / "key.pem", "-out", file], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem")
+    context.load_cert_chain(file, folder / "key.pem")
     return context
