@@ -11,19 +11,19 @@ import torch
 import torchvision
 from helpers.project import QUICK, quick_params
 from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE
-from helpers.values import OTHER_VALUES
 
 from src.resnet.machine import Machine
 from src.train import checkpoint as module
-from src.train.checkpoint import CPU_VARIABLES, DIGEST_SIZE, Checkpoint, run_identity
+from src.train.checkpoint import DIGEST_SIZE, Checkpoint, run_identity
 from src.train.processes import ProcessGroup
 
 
 @pytest.fixture(autouse=True)
-def project_folder(tmp_path, monkeypatch):
-    """The working folder is an empty one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """The working folder is an experiment's, beside the project, as for `dvc exp run --temp` and the queue."""
+    (tmp_path / "experiment").mkdir()
+    monkeypatch.chdir(tmp_path / "experiment")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
 def state(step: int) -> dict:
@@ -39,28 +39,14 @@ def saved(*steps: int) -> Checkpoint:
     return checkpoint
 
 
-def names(checkpoint: Checkpoint) -> list[str]:
-    """The names of a run's files."""
-    return sorted(path.name for path in checkpoint.folder.iterdir())
-
-
-def test_the_newest_state_comes_back_and_the_last_two_are_kept():
+def test_the_newest_state_comes_back_and_the_last_two_are_kept_in_the_project(tmp_path):
     saved(5, 10, 100)
 
     loaded = Checkpoint({"seed": 0}).load()
 
     assert loaded | {"weights": loaded["weights"].tolist()} == state(100) | {"weights": [100, 100, 100]}
-    assert names(Checkpoint({"seed": 0})) == ["000000010.pt", "000000100.pt"]
-
-
-def test_an_experiment_in_a_folder_of_its_own_finds_the_projects_checkpoints(tmp_path, monkeypatch):
-    saved(5)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # as DVC does for `dvc exp run --temp` and the queue
-
-    assert Checkpoint({"seed": 0}).load()["step"] == 5
+    (run,) = (tmp_path / ".dvc/tmp/checkpoints").iterdir()
+    assert sorted(path.name for path in run.iterdir()) == ["000000010.pt", "000000100.pt"]
 
 
 def test_the_age_is_the_time_since_the_start_or_the_last_save(monkeypatch):
@@ -76,35 +62,30 @@ def test_the_age_is_the_time_since_the_start_or_the_last_save(monkeypatch):
     assert (before, checkpoint.age) == (7, 3)
 
 
-@pytest.mark.parametrize(("steps", "loaded"), [((5, 10), 5), ((10,), None)])
-def test_a_damaged_checkpoint_is_set_aside_with_a_line_and_the_one_before_is_taken(capsys, steps, loaded):
-    checkpoint = saved(*steps)
+def test_a_damaged_checkpoint_is_set_aside_with_a_line_and_the_one_before_is_taken(capsys):
+    checkpoint = saved(5, 10)
     newest = checkpoint.folder / "000000010.pt"
-    newest.write_bytes(newest.read_bytes()[:-1])
+    newest.write_bytes(bytes(DIGEST_SIZE) + newest.read_bytes()[DIGEST_SIZE:])
 
-    found = checkpoint.load()
+    assert checkpoint.load()["step"] == 5
 
-    assert (found["step"] if found else None) == loaded
     assert f"{newest} is damaged" in capsys.readouterr().out
-    assert "000000010.damaged" in names(checkpoint)
-    assert "000000010.pt" not in names(checkpoint)
+    assert newest.with_suffix(".damaged").exists()
+    assert not newest.exists()
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), OSError(5, "Input/output error"), RuntimeError("can't allocate memory")]
-)
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
 def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(monkeypatch, error):
-    checkpoint = saved(5)
-
     def fail(*_, **__):
         raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", fail)
-        with pytest.raises(type(error)):
-            checkpoint.load()
+    monkeypatch.setattr(torch, "load", fail)
+    checkpoint = saved(5)
 
-    assert checkpoint.load()["step"] == 5
+    with pytest.raises(type(error)):
+        checkpoint.load()
+
+    assert (checkpoint.folder / "000000005.pt").exists()
 
 
 def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
@@ -122,27 +103,6 @@ def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_any_mutation_of_a_checkpoint_is_noticed(tries, mutations, capsys):
-    checkpoint = saved(10)
-    file = checkpoint.folder / "000000010.pt"
-    number = tries("checkpoint file mutated", quick=20, full=100)
-
-    for mutated in mutations(file.read_bytes(), number, first=DIGEST_SIZE):
-        file.write_bytes(mutated)
-
-        assert checkpoint.load() is None
-        assert "damaged" in capsys.readouterr().out
-
-
-def test_an_old_checkpoint_that_cannot_be_deleted_ends_no_training(monkeypatch):
-    def in_use(path):
-        raise PermissionError(13, os.strerror(13), str(path))
-
-    monkeypatch.setattr(Path, "unlink", in_use)
-
-    assert saved(5, 10, 15, 20).load()["step"] == 20
-
-
 # The run that a checkpoint belongs to
 
 
@@ -151,11 +111,12 @@ def folder(params=None, manifest=FROM_RANDOM_WEIGHTS, machine=MACHINE, group=Non
     return Checkpoint(run_identity(params or quick_params(), manifest, machine, group or ProcessGroup())).folder
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.parametrize("name", QUICK)
 def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_it(name):
-    other = quick_params(**{name: OTHER_VALUES[name]})
+    other = quick_params().model_copy(update={name: "another"})
 
-    assert (folder(other) == folder(quick_params())) is (name in {"checkpoint_minutes", "launcher"})
+    assert (folder(other) == folder()) is (name in {"checkpoint_minutes", "launcher"})
 
 
 @pytest.mark.parametrize(
@@ -169,57 +130,38 @@ def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_i
         (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
         (torch.cpu, "get_capabilities", lambda: {"another": True}),
         (torch, "get_num_threads", lambda: 99),
-        "ONEDNN_MAX_CPU_ISA",
-        "DNNL_MAX_CPU_ISA",
-        "MKL_CBWR",
+        (os, "environ", os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
     ],
     ids=str,
 )
 def test_a_run_on_other_data_by_other_libraries_or_on_another_machine_is_another_run(monkeypatch, other):
     monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)  # there is no second one here
-    for variable in CPU_VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
     before, arguments = folder(), {}
-
-    match other:
-        case dict():
-            arguments = other
-        case str():
-            monkeypatch.setenv(other, "AVX2")
-        case _:
-            monkeypatch.setattr(*other)
+    if isinstance(other, dict):
+        arguments = other
+    else:
+        monkeypatch.setattr(*other)
 
     assert folder(**arguments) != before
-
-
-def test_how_many_processors_there_are_makes_no_other_run(monkeypatch):
-    before = folder()
-    capabilities = torch.cpu.get_capabilities()
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities | {"num_cores": 999})
-
-    assert folder() == before
 
 
 def test_a_run_of_other_sources_is_another_run_wherever_they_lie(tmp_path, monkeypatch):
     folders = []
     for place, content in (("one", "x = 1"), ("two", "x = 1"), ("three", "x = 2")):
-        source = tmp_path / place / "src/train/trainer.py"
-        source.parent.mkdir(parents=True)
-        source.write_text(content)
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "trainer.py").write_text(content)
         monkeypatch.setattr(module, "ROOT", tmp_path / place)
-        monkeypatch.setattr(module, "imported_sources", lambda source=source: [source])
+        monkeypatch.setattr(module, "imported_sources", lambda: list(module.ROOT.iterdir()))
         folders.append(folder())
 
     assert folders[0] == folders[1] != folders[2]
 
 
-def test_the_processes_of_a_run_find_the_same_folder_and_must_compute_in_the_same_precision(monkeypatch):
-    compared = []
-    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: compared.append(values))
-
-    assert folder(group=ProcessGroup(1, 2)) == folder(group=ProcessGroup(0, 2))
+def test_the_processes_of_a_run_must_agree_on_parameters_libraries_and_precision(monkeypatch):
+    compared = {}
+    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: compared.update(values))
 
     folder(machine=Machine(torch.device("cpu"), torch.bfloat16))
-    assert [values["precision"] for values in compared] == ["torch.float32", "torch.float32", "torch.bfloat16"]
-    assert all(values["lr"] == QUICK["lr"] and values["torch"] == torch.__version__ for values in compared)
+
+    assert compared["precision"] == "torch.bfloat16"
+    assert (compared["lr"], compared["torch"]) == (QUICK["lr"], torch.__version__)

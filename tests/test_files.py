@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and what is read is what was written."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -26,12 +27,7 @@ def test_a_file_is_written_with_the_folders_it_needs_over_what_a_kill_left(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("error", "raised"),
-    [
-        (RuntimeError("so"), RuntimeError),
-        (KeyboardInterrupt("so"), KeyboardInterrupt),
-        (OSError(28, "No space left on device"), UserError),
-    ],
+    ("error", "raised"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError(28, "No space left"), UserError)]
 )
 def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch, error, raised):
     (tmp_path / "file").write_bytes(b"earlier")
@@ -41,48 +37,34 @@ def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(tmp_path,
 
     monkeypatch.setattr(os, "fsync", fail)
 
-    with pytest.raises(raised, match=f"{tmp_path}/file: No space left" if raised is UserError else "so"):
+    with pytest.raises(raised):
         write_file(tmp_path / "file", b"later")
 
     assert (tmp_path / "file").read_bytes() == b"earlier"
     assert names(tmp_path) == ["file"]
 
 
-def test_the_content_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    events = []
-    fsync, rename = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda file: events.append(os.fstat(file).st_size) or fsync(file))
-    monkeypatch.setattr(Path, "replace", lambda path, target: events.append("rename") or rename(path, target))
-
-    write_file(tmp_path / "file", b"content")
-
-    assert events == [7, "rename"]
-
-
-def test_two_writers_of_one_file_may_have_hidden_files_of_their_own(tmp_path, monkeypatch):
-    hidden = []
-    monkeypatch.setattr(os, "fsync", lambda _: hidden.extend(names(tmp_path)))
+def test_the_content_is_on_disk_under_a_hidden_name_of_the_writers_before_it_has_its_own(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((os.fstat(file).st_size, names(tmp_path))))
 
     write_file(tmp_path / "file", b"content", suffix=".7")
 
-    assert hidden == [".file.7"]
+    assert seen == [(7, [".file.7"])]
 
 
 def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):
-    value = {"test": {"accuracy": 0.1 + 0.2, "names": ["a", "×"], "none": None}}
+    value = {"test": {"accuracy": 0.1 + 0.2, "name": "×"}}
 
     write_json(tmp_path / "value.json", value)
-    write_json(tmp_path / "errors.json", {"test": {"errors": 3}})
 
     assert read_json(tmp_path / "value.json") == value
-    assert (tmp_path / "errors.json").read_text() == '{\n  "test": {\n    "errors": 3\n  }\n}\n'
+    assert len((tmp_path / "value.json").read_text().splitlines()) == 6
 
 
 def test_what_is_no_finite_number_is_never_written_as_json(tmp_path):
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "value.json", {"loss": float("nan")})
-
-    assert names(tmp_path) == []
 
 
 def test_a_table_has_a_line_for_each_row_after_its_header_and_comes_back_by_its_columns(tmp_path):
@@ -92,25 +74,17 @@ def test_a_table_has_a_line_for_each_row_after_its_header_and_comes_back_by_its_
     assert read_columns(tmp_path / "table.csv") == {"class": ["0", "1, or 2"], "f1": ["0.5", "1.0"]}
 
 
-@pytest.mark.parametrize(
-    ("content", "columns"),
-    [
-        ("step\tloss\n1\t0.5\n2\t0.25\n", {"step": ["1", "2"], "loss": ["0.5", "0.25"]}),
-        ("step\tloss\n", {"step": [], "loss": []}),
-    ],
-)
-def test_a_curve_of_dvclives_is_read_by_its_columns(tmp_path, content, columns):
-    (tmp_path / "loss.tsv").write_text(content)
+def test_a_curve_of_dvclives_is_read_by_its_columns(tmp_path):
+    (tmp_path / "loss.tsv").write_text("step\tloss\n1\t0.5\n2\t0.25\n")
+    (tmp_path / "empty.tsv").write_text("step\tloss\n")
 
-    assert read_columns(tmp_path / "loss.tsv") == columns
+    assert read_columns(tmp_path / "loss.tsv") == {"step": ["1", "2"], "loss": ["0.5", "0.25"]}
+    assert read_columns(tmp_path / "empty.tsv") == {"step": [], "loss": []}
 
 
 @pytest.mark.parametrize(
     ("read", "content"),
-    [
-        *[(read_json, content) for content in (None, b"", b'{"test": ', b"\xff\xfe")],
-        *[(read_columns, content) for content in (None, b"", b"a,b\n1,2,3\n", b"a,b\n1\n", b"\xff")],
-    ],
+    [(read_json, None), (read_json, b'{"test": '), (read_columns, None), (read_columns, b"a,b\n1\n")],
 )
 def test_a_result_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path, read, content):
     if content is not None:
@@ -123,5 +97,4 @@ def test_a_result_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path,
 def test_a_files_hash_is_its_sha256(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
 
-    # the example of FIPS 180-2, appendix B.1
-    assert sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()

@@ -7,11 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from torch import nn
 
 from src.pipeline.process import UserError
 from src.resnet import machine as module
-from src.resnet.machine import Machine, set_up_machine
+from src.resnet.machine import set_up_machine
 
 
 @pytest.fixture(autouse=True)
@@ -25,26 +24,19 @@ def eight_processors(monkeypatch, torch_as_it_was):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_without_a_gpu_it_is_the_cpu(device):
-    assert set_up_machine(device, "fp32", 1).device == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["cuda", "mps", "xpu"])
-def test_a_gpu_that_is_not_there_is_an_error_that_names_it(device):
-    with pytest.raises(UserError, match=f"device = {device}, .* auto or cpu"):
-        set_up_machine(device, "fp32", 1)
+def test_without_a_gpu_it_is_the_cpu_and_to_ask_for_one_is_an_error_that_names_it():
+    assert set_up_machine("auto", "fp32", 1).device == torch.device("cpu")
+    with pytest.raises(UserError, match=r"device = cuda, .* auto or cpu"):
+        set_up_machine("cuda", "fp32", 1)
 
 
 @pytest.mark.parametrize(
     ("precision", "used", "has", "platform", "dtype"),
     [
         ("auto", "AVX512", "avx512_bf16", "linux", torch.bfloat16),
-        ("auto", "AVX512", "amx_bf16", "linux", torch.bfloat16),
         ("auto", "DEFAULT", "bf16", "linux", torch.bfloat16),  # ARM
         ("auto", "DEFAULT", "bf16", "darwin", torch.float32),
         ("auto", "AVX2", "avx512_bf16", "linux", torch.float32),  # as by ATEN_CPU_CAPABILITY=avx2
-        ("auto", "AVX512", "avx2", "linux", torch.float32),
         ("fp32", "AVX512", "avx512_bf16", "linux", torch.float32),
         ("bf16", "AVX2", "avx2", "linux", torch.bfloat16),
     ],
@@ -59,29 +51,18 @@ def test_auto_is_bf16_where_the_cpu_has_it_in_use_and_else_it_is_what_was_asked_
     assert set_up_machine("auto", precision, 1).dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_matrix_work_is_done_in_the_machines_precision(dtype):
-    with Machine(torch.device("cpu"), dtype).autocast():
-        output = nn.Linear(2, 2)(torch.zeros(1, 2))
-
-    assert output.dtype == dtype
-
-
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}
 
 
 @pytest.mark.parametrize(
     ("asked_for", "variables", "quota", "threads"),
     [
-        (3, {}, None, 3),
         (3, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 3),
-        (0, {}, None, 8),
         (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 4),
         (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "16"}, None, 1),
         (0, {"LOCAL_WORLD_SIZE": "2"}, None, 8),  # not by torchrun
         (0, {}, "150000 100000", 2),
         (0, {}, "max 100000", 8),
-        (0, {}, "9900000 100000", 8),
     ],
 )
 def test_the_threads_are_those_asked_for_or_the_processors_that_a_process_may_use(
@@ -98,20 +79,10 @@ def test_the_threads_are_those_asked_for_or_the_processors_that_a_process_may_us
     assert torch.get_num_threads() == threads
 
 
-def test_all_processors_are_used_where_a_system_cannot_say_which_it_may_use(monkeypatch):
-    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 5)
-
-    set_up_machine("cpu", "fp32", 0)
-
-    assert torch.get_num_threads() == 5
-
-
 def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
     set_up_machine("cpu", "fp32", 1)
 
     assert torch.are_deterministic_algorithms_enabled()
-    assert torch.is_deterministic_algorithms_warn_only_enabled()  # a GPU lacks some
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32
@@ -120,8 +91,8 @@ def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
 
 def test_a_machine_is_described_by_what_the_bits_depend_on(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
     machine = set_up_machine("cpu", "fp32", 2)
 
     assert machine.describe() == {"device": "cpu", "precision": "float32", "threads": 2, "instructions": "AVX2"}
     assert str(machine) == "cpu, float32, 2 threads, AVX2"
-    assert str(set_up_machine("cpu", "fp32", 1)) == "cpu, float32, 1 thread, AVX2"

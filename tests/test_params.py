@@ -51,18 +51,11 @@ def test_sound_parameters_arrive_as_they_are_written_and_stay(tmp_path):
     [
         ("validation_size", [0, 0.5], [-0.1, 0.6], "at least 0 and at most 0.5"),
         ("image_size", [28, 512], [27, 513], "at least 28 and at most 512"),
-        ("max_rotation", [0, 180], [-1, 181], "at least 0 and at most 180"),
-        ("max_shift", [0, 14], [-1, 15], "at least 0 and at most 14"),
-        ("max_scaling", [0, 0.99], [-0.1, 1], "at least 0 and below 1"),
-        ("elastic", [0, 5], [-1, 6], "at least 0 and at most 5"),
         ("seed", [0, 2**32 - 1], [-1, 2**32], "at least 0 and below 4294967296"),
         ("epochs", [0.01, 10_000], [0, 10_001], "above 0 and at most 10000"),
         ("batch_size", [3, 60_000], [2, 60_001], "at least 3 and at most 60000"),
         ("lr", [1e-9, 1], [0, 7.0], "above 0 and at most 1"),
-        ("weight_decay", [0, 1], [-0.1, 1.1], "at least 0 and at most 1"),
-        ("label_smoothing", [0, 0.99], [-0.1, 1], "at least 0 and below 1"),
         ("ema_decay", [0, 0.9999], [-0.1, 1], "at least 0 and below 1"),
-        ("threads", [0, 1024], [-1, 1025], "at least 0 and at most 1024"),
         ("checkpoint_minutes", [0.1, 1440], [0, 1441], "above 0 and at most 1440"),
     ],
 )
@@ -75,35 +68,22 @@ def test_a_value_beyond_a_limit_is_named_with_both_limits(tmp_path, name, taken,
 
 
 @pytest.mark.parametrize(
-    ("name", "spelling", "value", "allowed"),
+    ("name", "spelling", "allowed"),
     [
-        ("epochs", "ten", "'ten'", "number"),
-        ("epochs", "true", "True", "number"),
-        ("epochs", "'3'", "'3'", "number"),
-        ("epochs", ".nan", "nan", "finite number"),
-        ("batch_size", "2.5", "2.5", "integer"),
-        ("weights", "imagenett", "'imagenett'", "imagenet, random, or a file that ends in .safetensors or .pth"),
-        ("weights", "true", "True", "string"),
-        ("conv1_init", "summed", "'summed'", "'sum', 'mean' or 'new'"),
-        ("lr", ".nan", "nan", "finite"),
-        ("lr", ".inf", "inf", "finite"),
-        ("optimizer", "adma", "'adma'", "'adam' or 'adamw'"),
-        ("seed", "[1, 2]", "[1, 2]", "integer"),
-        ("launcher", "5", "5", "string"),
-        *[("augment", spelling, "", "write true or false") for spelling in ("off", "yes", "y", "0", "'true'", "tRUE")],
+        ("epochs", "true", "= True: .*number"),
+        ("epochs", "'3'", "= '3': .*number"),
+        ("batch_size", "2.5", "= 2.5: .*integer"),
+        ("weights", "imagenett", "= 'imagenett': .*imagenet, random, or a file that ends in .safetensors or .pth"),
+        ("conv1_init", "summed", "= 'summed': .*'sum', 'mean' or 'new'"),
+        ("lr", ".nan", "= nan: .*finite"),
+        ("lr", ".inf", "= inf: .*finite"),
+        ("augment", "off", "= 'off': .*write true or false"),
+        ("launcher", "", "is empty"),
+        ("augment", "~", "is empty"),
     ],
 )
-def test_an_impossible_value_is_named_with_what_is_allowed(tmp_path, name, spelling, value, allowed):
-    line = refusal(tmp_path, params_text(**{name: spelling}))
-
-    assert f"params.yaml: {name} = {value}" in line
-    assert allowed in line
-
-
-@pytest.mark.parametrize("name", ["lr", "device", "weights", "augment"])
-@pytest.mark.parametrize("spelling", ["", "~"])
-def test_a_parameter_without_a_value_is_called_empty(tmp_path, name, spelling):
-    assert refusal(tmp_path, params_text(**{name: spelling})).endswith(f"params.yaml: {name} is empty")
+def test_an_impossible_value_is_named_with_what_is_allowed(tmp_path, name, spelling, allowed):
+    assert re.search(f"params.yaml: {name} {allowed}", refusal(tmp_path, params_text(**{name: spelling})))
 
 
 def test_all_wrong_values_are_named(tmp_path):
@@ -116,18 +96,11 @@ def test_all_wrong_values_are_named(tmp_path):
     ("name", "spelling", "value"),
     [
         ("seed", "010", 10),  # eight for a reader of YAML 1.1
-        ("seed", "0o10", 8),
         ("seed", "0x10", 16),
-        ("seed", "1_000", 1000),
-        ("seed", "+5", 5),
         ("lr", "1e-3", 0.001),  # a string for a reader of YAML 1.1
-        ("lr", "1E-3", 0.001),
-        ("lr", ".5", 0.5),
         ("lr", "1", 1.0),
         ("augment", "True", True),
-        ("augment", "FALSE", False),
         ("launcher", "yes", "yes"),
-        ("launcher", "12:30", "12:30"),
     ],
 )
 def test_an_odd_spelling_means_what_it_means_to_dvc(tmp_path, name, spelling, value):
@@ -135,29 +108,7 @@ def test_an_odd_spelling_means_what_it_means_to_dvc(tmp_path, name, spelling, va
 
     ours = getattr(load_params(write_params(tmp_path, text)), name)
 
-    assert ours == value
-    assert ours == parse_yaml(text, "params.yaml")[name]
-
-
-def test_a_file_that_calls_itself_yaml_1_1_means_what_it_means_to_dvc(tmp_path):
-    text = "%YAML 1.1\n---\n" + params_text(augment="off", seed="010")
-
-    ours = load_params(write_params(tmp_path, text))
-
-    dvcs = parse_yaml(text, "params.yaml")
-    assert (dvcs["augment"], dvcs["seed"]) == (False, 8)
-    assert (ours.augment, ours.seed) == (False, 8)
-
-
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        "2020-01-01", "2020-13-45", "2020-01-01T99:00:00", "12:30", "1,000", "0x", "0o9", "_1", "1e400",
-        "!!int ten", "!!int ''", "!!bool perhaps", "!!binary é", "!!set {1}", "!unknown 1",
-    ],
-)  # fmt: skip
-def test_a_date_or_another_oddity_is_no_number(tmp_path, spelling):
-    refusal(tmp_path, params_text(seed=spelling))
+    assert ours == parse_yaml(text, "params.yaml")[name] == value
 
 
 @pytest.mark.parametrize(
@@ -177,11 +128,11 @@ def test_a_name_that_is_unknown_missing_or_there_twice_is_named(tmp_path, conten
 @pytest.mark.parametrize(
     "content",
     [
-        "", "# nothing but a comment\n", "- 1\n", "lr", "a: [", "a: " + "[" * 1000, "1: 2", "? [1]\n: 2", "a: \0",
-        '"\\ud800": 1', b"\xff\xfe", b"a: \xe9\n", "!!python/object/apply:os.system ['true']",
+        "", "- 1\n", "a: [", "a: " + "[" * 1000, "1: 2", "? [1]\n: 2", "a: \0", '"\\ud800": 1', b"\xff\xfe",
+        *[params_text(seed=oddity) for oddity in ("2020-01-01", "2020-13-45", "1e400", "!!int ten", "!unknown 1")],
     ],
 )  # fmt: skip
-def test_what_is_no_mapping_of_names_is_refused(tmp_path, content):
+def test_what_is_no_mapping_of_names_or_holds_an_oddity_of_yaml_is_refused_in_one_line(tmp_path, content):
     refusal(tmp_path, content)
 
 
@@ -190,16 +141,11 @@ def test_a_missing_file_is_named(tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
-NAMES = st.sampled_from(list(QUICK))
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
 SPELLINGS = st.text("0123456789+-_.:eExobnftruyN~'\"!&* []{}#,", max_size=12)
 CONTENTS = {
-    "a value": st.builds(lambda name, value: json.dumps(QUICK | {name: value}), NAMES | st.text(max_size=20), VALUES),
-    "a spelling": st.builds(lambda name, spelling: params_text(**{name: spelling}), NAMES, SPELLINGS),
+    "a spelling": st.builds(
+        lambda name, spelling: params_text(**{name: spelling}), st.sampled_from(list(QUICK)), SPELLINGS
+    ),
     "a byte": st.builds(
         lambda position, noise: params_text().encode()[:position] + noise + params_text().encode()[position + 1 :],
         st.integers(0, len(params_text()) - 1),

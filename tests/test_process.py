@@ -1,15 +1,17 @@
 """How a process of ours begins and ends, and what it makes of signals. DVC goes by its exit status."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 
+import psutil
 import pytest
 from helpers.project import ROOT, needs_posix
 
-from src.pipeline.process import INTERRUPTED, exit_code, imported_sources
+from src.pipeline.process import INTERRUPTED, SPIN_COUNT, UserError, exit_code, imported_sources
 from src.train.signals import StopSignal
 
 STAGE = """
@@ -44,7 +46,6 @@ def run_stage(tmp_path):
         ("raise UserError('so')", 1, "error: so"),
         ("open('no such file')", 1, "error: no such file: No such file or directory"),
         ("raise Interrupted('so', 15)", 143, "interrupted: so"),
-        ("raise KeyboardInterrupt", 130, INTERRUPTED),
         ("sys.exit(3)", 3, None),
         ("raise RuntimeError('so')", 1, "RuntimeError: so"),  # a mistake of ours
     ],
@@ -61,14 +62,12 @@ def test_the_exit_status_and_the_last_line_say_how_it_ended(run_stage, body, sta
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("MPS backend out of memory"),
         RuntimeError("CUDA out of memory."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory"),  # on Windows
         MemoryError(),
     ],
-    ids=repr,
 )
 def test_out_of_memory_is_one_line_on_each_device(capsys, error):
     def main():
@@ -77,8 +76,7 @@ def test_out_of_memory_is_one_line_on_each_device(capsys, error):
     assert exit_code(main) == 1
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: out of memory (")
-    assert "batch_size" in line
+    assert re.search("^error: out of memory .*batch_size", line)
 
 
 def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_stage):
@@ -87,7 +85,7 @@ def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_
 
     done = run_stage(on_import=shown, GOMP_SPINCOUNT="5", **dict.fromkeys(ours, "1"))
 
-    assert done.stdout.splitlines()[0] == str(dict.fromkeys(ours) | {"GOMP_SPINCOUNT": "1000"})
+    assert done.stdout.splitlines()[0] == str(dict.fromkeys(ours) | {"GOMP_SPINCOUNT": SPIN_COUNT})
 
 
 @needs_posix
@@ -103,7 +101,7 @@ def test_ctrl_c_ends_the_process_at_once_during_the_import_and_lets_a_stage_tidy
 def test_a_line_appears_when_it_is_printed_whatever_the_terminal_can_show(run_stage):
     done = run_stage("print('28 × 28'); os._exit(7)", PYTHONIOENCODING="ascii")
 
-    assert (done.returncode, done.stdout) == (7, "printed\n28 \\xd7 28\n")
+    assert done.stdout == "printed\n28 \\xd7 28\n"
 
 
 def test_the_sources_that_a_process_imported_are_those_and_no_others():
@@ -116,50 +114,24 @@ def test_the_sources_that_a_process_imported_are_those_and_no_others():
 
     rooms = ("mnist/dataset", "pipeline/files", "pipeline/paths", "pipeline/process", "pipeline/project")
     assert done.stdout.split() == ["src/__init__.py", *(f"src/{name}.py" for name in rooms)]
-    assert ROOT / "src/train/signals.py" in imported_sources()
     assert all(file.is_relative_to(ROOT / "src") for file in imported_sources())  # this test is not
 
 
 # Signals
 
-AFTER_AN_ERROR = """
-    from src.train.signals import StopSignal
-    try:
-        with StopSignal():
-            raise UserError("a process is gone")
-    finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-"""
 
-TRAINING = """
-import sys, time
-from pathlib import Path
-
-import psutil
-
-from src.train.signals import StopSignal
-
-with StopSignal() as stop:
-    print("ready", flush=True)
-    sys.stdin.read()  # until the one that started this is gone, and with it the other end of the pipe
-    while int(sys.argv[1]) in [process.pid for process in psutil.Process().parents()]:
-        time.sleep(0.01)
-    Path("noted.partial").write_text(str(stop.received))
-Path("noted.partial").rename("noted")
-"""
-
-STARTER = """
+DVC = """
 import os, subprocess, sys
-
-command = [*sys.argv[1:], str(os.getpid())]
-training = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-training.stdout.readline()
+print(os.getpid(), flush=True)
+subprocess.run(sys.argv[1:], check=True)
 """
 
 
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back(handlers_as_they_were, number):
+def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back_but_after_an_error(
+    handlers_as_they_were, number
+):
     handler = signal.getsignal(number)
 
     with StopSignal() as stop:
@@ -169,37 +141,36 @@ def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back(hand
 
     assert (before, after) == (None, number)
     assert signal.getsignal(number) == handler
+    with contextlib.suppress(UserError), StopSignal():
+        raise UserError  # whose line has yet to be printed, while torchrun sends a SIGTERM to all
+    assert signal.getsignal(number) != handler
 
 
 @needs_posix
-def test_a_signal_that_comes_after_an_error_does_not_keep_its_line_from_the_user(run_stage):
-    done = run_stage(AFTER_AN_ERROR.strip())
+@pytest.mark.parametrize("between", [(), ("sh", "-c", '"$0" "$@"; true')], ids=["at once", "by a shell"])
+def test_the_dvc_that_runs_a_stage_is_found(tmp_path, between):
+    (tmp_path / "dvc").write_text(DVC)
+    program = "from src.train.signals import process_that_started_this as starter; print(starter().pid)"
+    command = [sys.executable, tmp_path / "dvc", *between, sys.executable, "-c", program]
 
-    assert (done.returncode, done.stderr) == (1, "error: a process is gone\n")
+    dvc, found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+
+    assert found == dvc
 
 
 @needs_posix
-@pytest.mark.parametrize(
-    ("name", "between", "variables", "noted"),
-    [
-        ("dvc", (), {"DVC_STAGE": "train"}, "15"),
-        ("dvc", ("sh", "-c", '"$0" "$@"; true'), {"DVC_STAGE": "train"}, "15"),
-        ("an_ide", (), {"DVC_STAGE": "train"}, "15"),
-        ("a_shell", (), {}, "None"),
-    ],
-    ids=["dvc", "dvc by a shell", "another parent of a stage", "not DVC's"],
-)
-def test_the_end_of_the_dvc_that_runs_a_stage_is_a_request_to_stop(tmp_path, name, between, variables, noted):
-    (tmp_path / "training.py").write_text(TRAINING)
-    (tmp_path / name).write_text(STARTER)
-    environment = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
-    environment |= {"PYTHONPATH": str(ROOT)} | variables
+@pytest.mark.parametrize(("variables", "noted"), [({"DVC_STAGE": "train"}, signal.SIGTERM), ({}, None)])
+def test_the_end_of_dvc_is_a_request_to_stop_a_stage(monkeypatch, handlers_as_they_were, variables, noted):
+    dvc = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    monkeypatch.setattr("src.train.signals.process_that_started_this", lambda: psutil.Process(dvc.pid))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
-    command = [sys.executable, name, *between, sys.executable, "training.py"]
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=60)
+    with StopSignal() as stop:
+        before = stop.received
+        dvc.kill()
+        os.waitid(os.P_PID, dvc.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken note of it yet
+        after = stop.received
+    dvc.communicate()
 
-    for _ in range(600):  # a minute, for a busy machine
-        if (tmp_path / "noted").exists():
-            break
-        time.sleep(0.1)
-    assert (tmp_path / "noted").read_text() == noted
+    assert (before, after) == (None, noted)

@@ -49,12 +49,9 @@ def small_model() -> nn.Module:
             nn.Conv2d(1, 8, kernel_size=7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(8),
             nn.ReLU(),
-            nn.Conv2d(8, 16, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(16, 10),
+            nn.Linear(8, 10),
         )
 
 
