@@ -31,6 +31,8 @@ sys.argv[0] = "demo"
 runpy.run_module("src.reader.page", run_name="__main__")
 """  # says on stderr whatever of the server would leave this machine
 TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
+# The sheet takes strokes once it is white, and its pen is chosen.
+READY = "window.editor?.current_tool === 'draw' && window.editor.background_image"
 TIMEOUT = 60  # seconds, to end
 
 
@@ -78,8 +80,7 @@ def opened(browser: Browser, page: ServedPage) -> Iterator[Page]:
     with browser.new_page(permissions=["camera"]) as tab:
         tab.set_default_timeout(PATIENCE)
         tab.goto(page.address)
-        tab.wait_for_function("window.editor?.command_manager")  # the sheet's; it takes strokes from then on
-        tab.wait_for_load_state("networkidle")
+        tab.wait_for_function(READY)
         yield tab
 
 
@@ -92,6 +93,11 @@ def draw(tab: Page, points: list[tuple[float, float]]) -> None:
     for place in places[1:]:
         tab.mouse.move(*place)
     tab.mouse.up()
+
+
+def wait_for_bars(tab: Page, count: int = 10) -> None:
+    """Wait until so many probabilities are shown."""
+    tab.wait_for_function(f"document.querySelector('#probabilities').innerText.split('%').length === {count + 1}")
 
 
 def needs_gradio() -> str | None:

@@ -131,7 +131,7 @@ def build_page(classifier: Classifier) -> "Blocks":
                     gradio.Image(
                         label="The 28 × 28 pixels that the network saw", format="png", buttons=[], height=CANVAS
                     ),
-                    gradio.Textbox(label="Warning", interactive=False),
+                    gradio.Textbox(label="Warning", interactive=False, elem_id="warning"),
                 ]
         # No queue: its event stream looks for answers every 50 ms. Of drawings that come while one is read, the last is
         # read next.
