@@ -119,21 +119,20 @@ def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_i
     assert (folder(other) == folder()) is (name in {"checkpoint_minutes", "launcher"})
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"manifest": FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "another hash"}})},
-        {"machine": Machine(torch.device("cpu"), torch.bfloat16)},
-        {"group": ProcessGroup(0, 2)},
-        (torch, "__version__", "0.1"),
-        (torchvision, "__version__", "0.1"),
-        (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
-        (torch.cpu, "get_capabilities", lambda: {"another": True}),
-        (torch, "get_num_threads", lambda: 99),
-        (os, "environ", os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    ],
-    ids=str,
-)
+OTHER_RUNS = {
+    "data": {"manifest": FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "another hash"}})},
+    "precision": {"machine": Machine(torch.device("cpu"), torch.bfloat16)},
+    "number of processes": {"group": ProcessGroup(0, 2)},
+    "torch": (torch, "__version__", "0.1"),
+    "torchvision": (torchvision, "__version__", "0.1"),
+    "instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+    "processor": (torch.cpu, "get_capabilities", lambda: {"another": True}),
+    "threads": (torch, "get_num_threads", lambda: 99),
+    "variables": (os, "environ", os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_RUNS.values(), ids=OTHER_RUNS)
 def test_a_run_on_other_data_by_other_libraries_or_on_another_machine_is_another_run(monkeypatch, other):
     monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)  # there is no second one here
     before, arguments = folder(), {}
