@@ -13,6 +13,7 @@ from helpers.project import ROOT, needs_posix
 BOUND = "=== the next command ==="
 # The environment that is there stands for the one that `make` would set up.
 PRELUDE = f"""set -e
+exec 2>&1
 make() {{ command make -o setup -o setup-demo -o setup-dev BIN={shlex.quote(str(Path(sys.executable).parent))} "$@"; }}
 """
 
@@ -36,7 +37,7 @@ def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(docu
     script = PRELUDE + "".join(f"echo '{BOUND}'\n{command}\n" for command in commands)
     folder = tmp_path if document == "README.md" else project.path
     done = subprocess.run(
-        ["bash", "-c", f"exec 2>&1\n{script}"], cwd=folder, env=project.environment(), capture_output=True, text=True
+        ["bash", "-c", script], cwd=folder, env=project.environment(), capture_output=True, text=True, timeout=3600
     )
     assert done.returncode == 0, done.stdout
     printed = iter(done.stdout.split(f"{BOUND}\n")[1:])
