@@ -46,21 +46,15 @@ def numbers(batches, epoch) -> list[int]:
     return torch.cat([batch.labels for batch in batches.epoch(epoch)]).tolist()
 
 
-def test_an_epoch_takes_each_image_once_in_batches_whose_sizes_differ_by_one_at_most(hundred):
-    batches = make_batches(hundred)
+def test_an_epoch_takes_each_image_once_in_an_order_of_its_own_in_batches_whose_sizes_differ_by_one_at_most(hundred):
+    batches, order = make_batches(hundred), numbers(make_batches(hundred), 0)
 
     sizes = [batch.size for batch in batches.epoch(0)]
 
-    assert sorted(numbers(batches, 0)) == list(range(100))
+    assert sorted(order) == list(range(100))
     assert sizes == [len(batch.inputs) for batch in batches.epoch(0)] == [15, 15, 14, 14, 14, 14, 14]
-
-
-def test_the_order_depends_on_the_epoch_and_on_the_seed(hundred):
-    first = numbers(make_batches(hundred), 0)
-
-    assert first == numbers(make_batches(hundred), 0)
-    assert first != numbers(make_batches(hundred), 1)
-    assert first != numbers(make_batches(hundred, seed=1), 0)
+    assert order == numbers(batches, 0)
+    assert order not in (numbers(batches, 1), numbers(make_batches(hundred, seed=1), 0))
 
 
 @pytest.mark.parametrize("step", [1, 7])
@@ -155,12 +149,11 @@ def test_a_warp_stays_within_its_limit_and_reaches_it(limits, measure, lower, up
 
 
 def test_the_parts_of_a_warp_are_drawn_independently():
-    warps = draw_warps(max_rotation=15.0, max_shift=2.0, max_scaling=0.15)
+    warps = draw_warps(max_rotation=15.0, max_shift=2.0)
 
-    scales = torch.hypot(warps[:, 0, 0], warps[:, 1, 0])
-    correlations = torch.corrcoef(torch.stack([degrees(warps), scales, warps[:, 0, 2], warps[:, 1, 2]]))
+    correlations = torch.corrcoef(torch.stack([degrees(warps), warps[:, 0, 2], warps[:, 1, 2]]))
 
-    assert (correlations - torch.eye(4)).abs().max() < 0.1  # of a thousand: three standard errors
+    assert (correlations - torch.eye(3)).abs().max() < 0.1  # of a thousand: three standard errors
 
 
 def brightest(images: torch.Tensor) -> tuple[int, int]:
@@ -190,12 +183,9 @@ def test_an_elastic_distortion_moves_each_pixel_as_far_as_asked_and_is_as_smooth
     drawn = displacement(random_warp(2000, quick_params(elastic=1.5), make_generator(0, "test")).bumps)
     deviations = drawn.std(0)  # of each pixel, in x and in y
 
-    assert deviations.mean() == pytest.approx(1.5, rel=0.02)
     assert 1.35 < deviations.min() < deviations.max() < 1.65  # at the edges too
-    for distance in (1, 4, 8):
-        left, right = drawn[:, :, : 28 - distance, 0], drawn[:, :, distance:, 0]
-        correlation = (left * right).mean() / (left.std() * right.std())
-        assert correlation == pytest.approx(math.exp(-((distance / 8) ** 2)), abs=0.03)
+    correlation = (drawn[:, :, :20] * drawn[:, :, 8:]).mean() / drawn.var()
+    assert correlation == pytest.approx(math.exp(-1), abs=0.03)
     assert (drawn[..., 0] * drawn[..., 1]).mean().abs() < 0.05  # x and y are independent
 
 

@@ -87,12 +87,3 @@ def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
     assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
-
-
-def test_a_machine_is_described_by_what_the_bits_depend_on(monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-
-    machine = set_up_machine("cpu", "fp32", 2)
-
-    assert machine.describe() == {"device": "cpu", "precision": "float32", "threads": 2, "instructions": "AVX2"}
-    assert str(machine) == "cpu, float32, 2 threads, AVX2"

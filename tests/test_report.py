@@ -51,14 +51,10 @@ def test_the_page_says_what_could_not_be_downloaded_and_what_to_type(dataset, mi
     assert re.search(rf"^\*\*{missing} .*`dvc repro -f download && dvc repro`", page, re.M)
 
 
-def test_a_run_on_the_sample_from_random_weights_without_validation_lacks_nothing_that_was_asked_for():
-    train = {name: value for name, value in TRAIN.items() if name != "validation"}
+def test_a_run_on_the_sample_from_random_weights_lacks_nothing_that_was_asked_for():
     run = RUN | {"dataset": "sample", "initial_weights": "random"}
 
-    page = write_page(quick_params(), train, TEST, run, CLASSES)
-
-    assert "download" not in page
-    assert "validation |" not in page
+    assert "download" not in write_page(quick_params(), TRAIN, TEST, run, CLASSES)
 
 
 # The stage
@@ -101,12 +97,9 @@ def test_the_stage_draws_the_figures_of_the_run_and_the_test_images(in_trained, 
 def test_the_page_gives_the_figures_of_the_files(in_trained):
     page = Path("metrics/report.md").read_text()
 
-    train = json.loads(Path("metrics/train/metrics.json").read_text())["train"]
-    test = json.loads(Path("metrics/evaluate/metrics.json").read_text())["test"]
-    run = json.loads(Path("models/run.json").read_text())
-    for name, metrics in (("train", train), ("test", test)):
+    for stage_name, name in (("train", "train"), ("evaluate", "test")):
+        metrics = json.loads(Path(f"metrics/{stage_name}/metrics.json").read_text())[name]
         assert f"| {name} | {metrics['loss']:.4f} | {metrics['accuracy']:.2%} |" in page
-    assert f"| torch | `{run['torch']}` |" in page
 
 
 @pytest.mark.parametrize(
@@ -114,7 +107,6 @@ def test_the_page_gives_the_figures_of_the_files(in_trained):
     [
         ("models/run.json", None),
         ("metrics/evaluate/predictions.csv", "actual,predicted,confidence\n0,ten,0.5\n"),
-        ("metrics/evaluate/calibration.csv", "another\n0.5\n"),
         ("metrics/train/plots/metrics/train/loss.tsv", "step\tloss\n1\tmuch\n"),
     ],
 )
@@ -192,7 +184,7 @@ def test_the_confusion_matrix_counts_truths_in_rows_and_guesses_in_columns(as_fi
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
-@pytest.mark.parametrize("count", [1, 10, *range(30, 50), 1000])
+@pytest.mark.parametrize("count", [1, *range(30, 50), 1000])
 def test_the_counts_of_the_confusion_matrix_can_be_read_on_their_cells(as_figures, count):
     classes = np.array([0] * 1000 + [1] * count)
 
@@ -200,8 +192,7 @@ def test_the_counts_of_the_confusion_matrix_can_be_read_on_their_cells(as_figure
 
     (cells,) = axes.images
     for text, value in zip(axes.texts, (1000, count), strict=True):
-        cell_colour = cells.cmap(cells.norm(value))[:3]
-        assert contrast(text.get_color(), cell_colour) >= LEAST_OF_TEXT
+        assert contrast(text.get_color(), cells.cmap(cells.norm(value))[:3]) >= LEAST_OF_TEXT
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_a_constant_rate_stays_as_it_is_and_so_do_one_cycles_betas():
 
 
 def test_the_optimizer_is_the_one_asked_for():
-    assert type(build_optimizer(quick_params(optimizer="adamw"), nn.Linear(1, 1))) is torch.optim.AdamW
+    for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        assert type(build_optimizer(quick_params(optimizer=name), nn.Linear(1, 1))) is kind
     assert settings(1, "weight_decay", weight_decay=0.25) == [0.25]
 
 

@@ -8,14 +8,12 @@ import yaml
 from helpers.data import write_data
 from helpers.project import QUICK, ROOT
 from PIL import Image
-from torch import nn
 from torchvision import transforms
 
 from src.pipeline.params import Params
 from src.resnet.model_file import load_model
 from src.train.batches import Batches
 from src.train.processes import ProcessGroup
-from src.train.trainer import build_optimizer
 
 GREY_LEVEL = 1 / 255 / 0.3081  # of a normalised image
 
@@ -44,15 +42,6 @@ def test_the_overrides_are_the_tutorials_settings():
         "precision": "fp32",
         "conv1_init": "new",
     }
-
-
-def test_the_optimizer_is_adam_with_its_defaults(params):
-    model = nn.Linear(3, 2)
-
-    ours = build_optimizer(params, model)
-
-    assert type(ours) is torch.optim.Adam
-    assert ours.defaults | {"fused": None} == torch.optim.Adam(model.parameters()).defaults | {"fused": None}
 
 
 def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(params, digits):
