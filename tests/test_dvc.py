@@ -32,7 +32,7 @@ def test_the_table_of_experiments_has_few_columns_and_can_be_sorted_by_the_test_
 
     header = done.stdout.partition("\n")[0].split(",")
     dvcs_own = {"rev", "typ", "parent", "State", "Executor", "Experiment", "Created"}
-    assert ",longer," in done.stdout
+    assert "\nlonger," in done.stdout
     assert "ambiguous" not in done.stderr.lower()
     assert set(header) - dvcs_own == {
         "train.loss", "train.accuracy", "validation.loss", "validation.accuracy", "step", "test.loss",
