@@ -129,7 +129,11 @@ def build_page(classifier: Classifier) -> "Blocks":
                         elem_id="probabilities",
                     ),
                     gradio.Image(
-                        label="The 28 × 28 pixels that the network saw", format="png", buttons=[], height=CANVAS
+                        label="The 28 × 28 pixels that the network saw",
+                        format="png",
+                        buttons=[],
+                        height=CANVAS,
+                        elem_id="pixels",
                     ),
                     gradio.Textbox(label="Warning", interactive=False, elem_id="warning"),
                 ]
