@@ -82,7 +82,7 @@ def _chimera(materials: Materials) -> np.ndarray:
 
 def _turned(materials: Materials) -> np.ndarray:
     """A digit mirrored, upside down or on its side."""
-    match materials.rng.integers(4):
+    match int(materials.rng.integers(4)):
         case 0:
             return materials.digit(*MIRRORED)[:, ::-1]
         case 1:
@@ -155,7 +155,8 @@ def _shape(materials: Materials) -> np.ndarray:
                 brush.ellipse((x, y, x + width, y + height), fill=255)
             case _:
                 brush.rectangle((x, y, x + width, y + height), outline=255, width=int(rng.integers(3, 30)))
-    ink = _ink(canvas.rotate(rng.uniform(-15, 15))) * np.linspace(*rng.uniform(0.3, 1, 2), CANVAS)
+    left, right = rng.uniform(0.3, 1, 2)
+    ink = _ink(canvas.rotate(rng.uniform(-15, 15))) * np.linspace(left, right, CANVAS)
     if rng.random() < 0.5:
         ink = ndimage.gaussian_filter(ink, rng.uniform(0, 5))
     if rng.random() < 0.3:

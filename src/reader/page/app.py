@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,8 +85,8 @@ def build_page(classifier: Classifier) -> "Blocks":
 
     lock = threading.Lock()  # one picture at a time: a large photo takes hundreds of MB
 
-    def read_drawing(drawing: dict[str, np.ndarray | None] | None) -> Answer:
-        grey = drawing and drawing["composite"]
+    def read_drawing(drawing: dict[str, Any] | None) -> Answer:
+        grey = None if drawing is None else drawing["composite"]
         return NOTHING if grey is None or not np.ptp(grey) else answer(grey.astype(np.float32), classifier)
 
     def read_picture(file: str | None) -> Answer:
@@ -98,7 +98,7 @@ def build_page(classifier: Classifier) -> "Blocks":
         except ValueError as error:
             return None, None, f"Not read: {error}"
 
-    sheet = {"background": np.full((CANVAS, CANVAS), 255, np.uint8), "layers": [], "composite": None}
+    sheet = np.full((CANVAS, CANVAS), 255, np.uint8)
     with gradio.Blocks(analytics_enabled=False, title="Draw a digit", delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Draw a digit")
         with gradio.Row():
@@ -139,7 +139,12 @@ def build_page(classifier: Classifier) -> "Blocks":
                 ]
         # No queue: its event stream looks for answers every 50 ms. Of drawings that come while one is read, the last is
         # read next.
-        options = {"outputs": outputs, "queue": False, "trigger_mode": "always_last", "show_progress": "hidden"}
+        options: dict[str, Any] = {
+            "outputs": outputs,
+            "queue": False,
+            "trigger_mode": "always_last",
+            "show_progress": "hidden",
+        }
         drawing.clear(lambda: sheet, outputs=drawing, queue=False, api_visibility="private")
         drawing.input(read_drawing, drawing, api_name="drawing", **options)
         picture.change(read_picture, picture, api_name="picture", **options)
