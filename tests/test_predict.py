@@ -29,7 +29,6 @@ from helpers.pictures import (
 from helpers.project import ROOT, Project, needs_posix
 from PIL import Image, ImageDraw
 
-from benchmarks.pictures import enlarged_digits
 from benchmarks.scenes import KINDS, marker, thin_pen
 from src.mnist.dataset import load_images, load_manifest
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
@@ -164,17 +163,6 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_answered(reader_on
     assert [line.split(": ")[:2] for line in lines] == [["error", str(tmp_path / name)] for name in wrong]
     assert "HEIF" in lines[0]  # of the formats that it reads
     assert "50000 × 50000" in lines[2]
-
-
-@pytest.mark.slow
-def test_it_runs_from_any_folder(reader_once, tmp_path):
-    (tmp_path / "1.png").write_bytes(encoded(drawing()))
-    expected = predict(reader_once, str(tmp_path / "1.png")).stdout.splitlines()[1].split()
-
-    command = [sys.executable, reader_once.path / "predict.py", "1.png"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-
-    assert done.stdout.splitlines()[1].split() == [*expected[:-1], "1.png"]
 
 
 def test_without_an_environment_the_line_says_what_to_type(tmp_path):
@@ -538,8 +526,3 @@ def test_a_drawing_that_was_enlarged_keeps_its_faint_side_and_its_blurred_stroke
 
     assert made.shape == pytest.approx((128, 88), abs=8)
     assert (made[32:96, :32] > 0.5).sum(1).mean() < 15  # 18 of 128 pixels before
-
-
-def test_tiny_digits_are_fitted_into_the_same_box():
-    for picture, _ in list(enlarged_digits())[:100]:
-        assert max(extent(seen(picture.resize((8, 8), Image.Resampling.BOX)))) == pytest.approx(20, abs=1)

@@ -82,7 +82,7 @@ def _chimera(materials: Materials) -> np.ndarray:
 
 def _turned(materials: Materials) -> np.ndarray:
     """A digit mirrored, upside down or on its side."""
-    match materials.rng.integers(4):
+    match int(materials.rng.integers(4)):
         case 0:
             return materials.digit(*MIRRORED)[:, ::-1]
         case 1:

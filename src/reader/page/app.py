@@ -85,8 +85,8 @@ def build_page(classifier: Classifier) -> "Blocks":
 
     lock = threading.Lock()  # one picture at a time: a large photo takes hundreds of MB
 
-    def read_drawing(drawing: dict[str, np.ndarray | None] | None) -> Answer:
-        grey = drawing["composite"] if drawing else None
+    def read_drawing(drawing: dict[str, Any] | None) -> Answer:
+        grey = None if drawing is None else drawing["composite"]
         return NOTHING if grey is None or not np.ptp(grey) else answer(grey.astype(np.float32), classifier)
 
     def read_picture(file: str | None) -> Answer:
@@ -98,7 +98,7 @@ def build_page(classifier: Classifier) -> "Blocks":
         except ValueError as error:
             return None, None, f"Not read: {error}"
 
-    sheet: Any = {"background": np.full((CANVAS, CANVAS), 255, np.uint8), "layers": [], "composite": None}
+    sheet = np.full((CANVAS, CANVAS), 255, np.uint8)
     with gradio.Blocks(analytics_enabled=False, title="Draw a digit", delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Draw a digit")
         with gradio.Row():
@@ -129,7 +129,11 @@ def build_page(classifier: Classifier) -> "Blocks":
                         elem_id="probabilities",
                     ),
                     gradio.Image(
-                        label="The 28 × 28 pixels that the network saw", format="png", buttons=[], height=CANVAS
+                        label="The 28 × 28 pixels that the network saw",
+                        format="png",
+                        buttons=[],
+                        height=CANVAS,
+                        elem_id="pixels",
                     ),
                     gradio.Textbox(label="Warning", interactive=False, elem_id="warning"),
                 ]
