@@ -98,7 +98,7 @@ def build_page(classifier: Classifier) -> "Blocks":
         except ValueError as error:
             return None, None, f"Not read: {error}"
 
-    sheet = np.full((CANVAS, CANVAS), 255, np.uint8)
+    sheet: Any = {"background": np.full((CANVAS, CANVAS), 255, np.uint8), "layers": [], "composite": None}
     with gradio.Blocks(analytics_enabled=False, title="Draw a digit", delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Draw a digit")
         with gradio.Row():
