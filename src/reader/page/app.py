@@ -75,14 +75,6 @@ def build_page(classifier: Classifier) -> "Blocks":
     """Build the page: a sheet to draw on and a place for pictures, and what the model says of the last of either."""
     import gradio
 
-    class Picture(gradio.Image):
-        """Gives the file as it came: Gradio's own reader knows fewer formats, and fails with a traceback."""
-
-        is_template = True  # it looks as `gradio.Image` does
-
-        def preprocess(self, payload: "gradio.data_classes.ImageData | None") -> str | None:
-            return payload.path if payload else None
-
     lock = threading.Lock()  # one picture at a time: a large photo takes hundreds of MB
 
     def read_drawing(drawing: dict[str, Any] | None) -> Answer:
@@ -114,12 +106,14 @@ def build_page(classifier: Classifier) -> "Blocks":
                     transforms=(),
                     buttons=[],
                 )
-                picture = Picture(
+                picture = gradio.Image(
                     label="Or drop, paste, choose or take a picture",
                     height=CANVAS,
                     webcam_options=gradio.WebcamOptions(mirror=False),
                     buttons=[],
                 )
+                # The file as it came: Gradio's own reader knows fewer formats, and fails with a traceback.
+                picture.preprocess = lambda payload: payload.path if payload else None
             with gradio.Column(min_width=320):
                 outputs = [
                     gradio.Label(
