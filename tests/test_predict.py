@@ -62,7 +62,7 @@ LEAST_RIGHT_BY_KIND = {
 
 # In MiB. A process's peak counts from the one that it was forked from: hence this small one in between.
 PEAK_MEMORY = (
-    "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss / 2**10)"
+    "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss >> 10)"
 )
 
 
