@@ -61,9 +61,7 @@ LEAST_RIGHT_BY_KIND = {
 }
 
 # In MiB. A process's peak counts from the one that it was forked from: hence this small one in between.
-PEAK_MEMORY = (
-    "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss >> 10)"
-)
+PEAK_MEMORY = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss >> 10)"
 
 
 def predict(project: Project, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
