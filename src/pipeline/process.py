@@ -24,7 +24,7 @@ UNSET_VARIABLES = (  # each changes results, and PyTorch does not notice
 )
 # How often a thread of libgomp looks for work before it sleeps. By default it looks for so long that two trainings
 # stall each other: each gets 0.32 of the rate of one alone. Where it sleeps too early, one alone is slower. With this
-# value each gets more than half, and one alone loses 5% at most: `python -m benchmarks.side_by_side`.
+# value each gets more than half, and one alone loses a few percent: `python -m benchmarks.side_by_side`.
 SPIN_COUNT = "3000"
 
 
