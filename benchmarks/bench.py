@@ -1,19 +1,13 @@
 """``make bench``: one table on the terminal, the same figures in ``benchmarks/results.json``.
 
-On a CPU that has more than AVX2 it measures twice: as it is, and with the rest masked, for readers whose processor has
-no more. What was measured on another machine stays in the file, in columns of its own.
+What was measured on another machine stays in the file, in a column of its own.
 """
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-
-import torch
 
 from benchmarks.machine import machine_name
 from benchmarks.rates import measure_rates
@@ -26,7 +20,6 @@ from src.resnet.machine import Machine, set_up_machine
 
 RESULTS_FILE = Path("benchmarks/results.json")
 GROUPS = ("rates", "times", "workflow", "set-up")
-MASKS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def main() -> None:
@@ -40,9 +33,6 @@ def main() -> None:
     known = load_results().get(machine_name(machine.describe()), {})
     for title, rows in measure(params, arguments.only, arguments.weights, known):
         save_rows(machine, title, rows)
-    if has_more_than_avx2(machine):
-        again = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
-        sys.exit(subprocess.run(again, check=False, env=os.environ | MASKS).returncode)
     print("\n".join(table(load_results())))
 
 
@@ -64,11 +54,6 @@ def measure(
         "set-up": measure_set_up(),
     }
     return chain.from_iterable(groups[group] for group in only)
-
-
-def has_more_than_avx2(machine: Machine) -> bool:
-    """Tell whether training runs on this CPU with instructions that many do not have."""
-    return machine.device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def load_results() -> dict[str, dict]:

@@ -13,17 +13,13 @@ import torch
 def machine_name(used: Mapping[str, object]) -> str:
     """Name this computer's processor, what is used of it, and the PyTorch that uses it.
 
-    A processor that was kept from AVX-512 is another than one that has none, and is named so.
-
     Args:
         used: ``Machine.describe()``, or a run's ``models/run.json``, which has the same and its version of PyTorch.
     """
-    has_avx512 = torch.cpu.get_capabilities().get("avx512_f", False)  # of the processor, used or not
-    masked = used["device"] == "cpu" and used["instructions"] == "AVX2" and has_avx512
     threads = f"{used['threads']} thread{'s' if used['threads'] != 1 else ''}"
-    instructions = f"{used['instructions']}{' (AVX-512 masked)' if masked else ''}"
     version = used.get("torch", torch.__version__)
-    return f"{processor_name()}, {used['device']}, {used['precision']}, {threads}, {instructions}, torch {version}"
+    kind = f"{used['device']}, {used['precision']}, {threads}, {used['instructions']}"
+    return f"{processor_name()}, {kind}, torch {version}"
 
 
 def short_name(machine: str) -> str:

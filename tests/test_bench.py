@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.project import quick_params
 
-from benchmarks import bench, rates, to_accuracy, tutorial
+from benchmarks import rates, to_accuracy, tutorial
 from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, TIMES, first_time
 from src.mnist.dataset import Images
@@ -46,21 +46,13 @@ def test_a_run_that_is_known_is_not_made_again(monkeypatch):
     assert list(again[TIMES][ours].items())[:4] == [("median", 7.0), ("1", 5.0), ("2", 6.0), ("3", 7.0)]
 
 
-@pytest.mark.parametrize(
-    ("has_avx512", "used", "named"),
-    [(True, "AVX2", "AVX2 (AVX-512 masked)"), (True, "AVX512", "AVX512"), (False, "AVX2", "AVX2")],
-)
-def test_what_a_processor_has_and_what_it_uses_decide_its_name_and_whether_it_is_masked(
-    has_avx512, used, named, monkeypatch, torch_as_it_was
-):
+def test_a_machine_is_named_by_what_a_results_bits_and_seconds_depend_on(monkeypatch, torch_as_it_was):
     machine = set_up_machine("cpu", "fp32", 2)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": has_avx512})
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
     name = machine_name(machine.describe() | {"torch": "9.1"})
 
-    assert name.split(", ")[1:] == ["cpu", "float32", "2 threads", named, "torch 9.1"]
-    assert bench.has_more_than_avx2(machine) is (used == "AVX512")
+    assert name.split(", ")[1:] == ["cpu", "float32", "2 threads", "AVX2", "torch 9.1"]
 
 
 def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_it_was):
