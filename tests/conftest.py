@@ -17,7 +17,7 @@ from helpers.browser import no_browser, started
 from helpers.project import Project, make_project
 from hypothesis import settings
 
-from src.pipeline.process import SPIN_COUNT
+from src.pipeline.environment import SPIN_COUNT
 
 TAKES_LONG = "takes long: part of `make test-all`"
 
@@ -183,7 +183,7 @@ def torch_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def handlers_as_they_were() -> Iterator[None]:
     """The signals' handlers are set for this test alone."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """How a process of ours begins and ends, and what it makes of signals. DVC goes by its exit status."""
 
+import ast
 import contextlib
 import os
 import re
@@ -11,7 +12,7 @@ import psutil
 import pytest
 from helpers.project import ROOT, needs_posix
 
-from src.pipeline.process import INTERRUPTED, SPIN_COUNT, UserError, exit_code, imported_sources
+from src.pipeline.process import INTERRUPTED, UserError, exit_code, imported_sources
 from src.train.signals import StopSignal
 
 STAGE = """
@@ -78,13 +79,15 @@ def test_out_of_memory_is_one_line_on_each_device(capsys, error):
     assert re.search("^error: out of memory .*batch_size", line)
 
 
-def test_what_would_change_results_is_set_before_the_libraries_are_imported(run_stage):
-    ours = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
-    shown = f"print({{name: os.environ.get(name) for name in {(*ours, 'GOMP_SPINCOUNT')}}})"
+def test_the_environment_is_closed_before_the_libraries_are_imported(run_stage):
+    gone = dict.fromkeys(("OMP_PROC_BIND", "MKL_NUM_STRIPES", "DVCLIVE_TEST", "MPLBACKEND", "GLIBC_TUNABLES"), "odd")
+    shown = "print(sorted(os.environ))"
 
-    done = run_stage(on_import=shown, GOMP_SPINCOUNT="5", **dict.fromkeys(ours, "1"))
+    done = run_stage(on_import=shown, LC_ALL="C", no_proxy="*", GOMP_SPINCOUNT="5", **gone)
 
-    assert done.stdout.splitlines()[0] == str(dict.fromkeys(ours) | {"GOMP_SPINCOUNT": SPIN_COUNT})
+    names = set(ast.literal_eval(done.stdout.splitlines()[0]))
+    assert {"PATH", "LC_ALL", "no_proxy", "GOMP_SPINCOUNT"} <= names
+    assert not names & set(gone)
 
 
 @needs_posix
@@ -108,7 +111,9 @@ def test_the_sources_that_a_process_imported_are_those_and_no_others():
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert done.stdout.split() == ["__init__.py", "paths.py", "process.py", "project.py"]
+    assert done.stdout.split() == [
+        *("__init__.py", "environment.py", "inputs.py", "paths.py", "process.py", "project.py"),
+    ]
     assert all(file.is_relative_to(ROOT / "src") for file in imported_sources())  # this test is not
 
 
@@ -123,7 +128,7 @@ subprocess.run(sys.argv[1:], check=True)
 
 
 @needs_posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back_but_after_an_error(
     handlers_as_they_were, number
 ):

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from helpers.project import stages_run
+from helpers.project import slow, stages_run
 
 METRICS = ("metrics/train/metrics.json", "metrics/evaluate/metrics.json")
 
@@ -62,6 +62,32 @@ def test_a_repository_without_a_commit_is_told_to_make_one(trained, fails):
     trained.run("git", "update-ref", "-d", "HEAD")
 
     fails(trained.run("python", "-m", "src.train", ok=False), "first commit", "git commit")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("params.yaml", "lr: 0.008", "lr: 0.002", "params.yaml: lr"),
+        slow("src/train/trainer.py", "CHECK_EVERY = 20", "CHECK_EVERY = 10", "src/train/trainer.py"),
+    ],
+)
+def test_an_edit_made_while_a_stage_runs_never_stands_in_the_lock_as_what_it_ran_with(trained, file, old, new, named):
+    trained.set_params(seed=1, epochs=0.2)
+    lock, before = trained.read("dvc.lock"), trained.read(file)
+    lines = []
+
+    with trained.start("dvc", "repro", "train") as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("train: 3,800"):
+                (trained.path / file).write_text(before.replace(old, new))
+
+    assert process.returncode != 0
+    assert [line for line in lines if line.startswith(f"error: {named} ")], lines
+    assert trained.read("dvc.lock") == lock
+    assert not (trained.path / "models/model.safetensors").exists()
+    (trained.path / file).write_text(before)
+    assert "going on from step" in trained.run("dvc", "repro", "train").stdout  # no work is lost
 
 
 @pytest.mark.parametrize(

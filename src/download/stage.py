@@ -18,7 +18,7 @@ from src.mnist.dataset import Manifest
 from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MANIFEST_FILE, MNIST_DIR, RAW_DIR, TRY_AGAIN, WEIGHTS_DIR
-from src.pipeline.process import UserError
+from src.pipeline.process import UserError, require_unchanged_inputs
 
 MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
     "train-images-idx3-ubyte.gz": 9_912_422,
@@ -70,6 +70,7 @@ def main() -> None:
             write_file(RAW_DIR / name, content)
 
     # The manifest of both.
+    require_unchanged_inputs()
     remove_other_weights(initial_weights)
     write_manifest(dataset, initial_weights)
     if warnings:

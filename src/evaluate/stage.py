@@ -9,6 +9,7 @@ from src.mnist.dataset import load_images, load_manifest
 from src.pipeline.files import write_json, write_table
 from src.pipeline.params import load_params
 from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
+from src.pipeline.process import require_unchanged_inputs
 from src.resnet.inference import predict_logits
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
@@ -19,7 +20,7 @@ BINS = 15  # of the calibration table, as in Guo et al. 2017
 
 def main() -> None:
     params = load_params()
-    machine = set_up_machine(params.device, params.precision, params.threads)
+    machine = set_up_machine(params.device, "fp32", params.threads)  # as the command and the ONNX file answer
 
     # Load the model and the test images.
     model, metadata = load_model(MODEL_FILE)
@@ -43,6 +44,7 @@ def main() -> None:
     }
 
     # Save.
+    require_unchanged_inputs()
     write_json(EVALUATE_METRICS_FILE, {"test": test})
     write_table(CLASSES_FILE, class_table(actual, predicted, class_names))
     write_table(CALIBRATION_FILE, calibration)

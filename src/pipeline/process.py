@@ -12,20 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from src.pipeline.environment import close_environment
+from src.pipeline.inputs import hash_inputs
 from src.pipeline.project import ROOT, loses_experiments
 
 INTERRUPTED = "interrupted: run the same command again to go on"
-UNSET_VARIABLES = (  # each changes results, and PyTorch does not notice
-    "ONEDNN_DEFAULT_FPMATH_MODE",  # oneDNN's fp32 would be less exact
-    "DNNL_DEFAULT_FPMATH_MODE",
-    "OMP_DYNAMIC",  # fewer threads than asked for, or an endless wait
-    "OMP_MAX_ACTIVE_LEVELS",
-    "OMP_THREAD_LIMIT",
-)
-# How often a thread of libgomp looks for work before it sleeps. By default it looks for so long that two trainings
-# stall each other: each gets 0.32 of the rate of one alone. Where it sleeps too early, one alone is slower. With this
-# value each gets more than half, and one alone loses a few percent: `python -m benchmarks.side_by_side`.
-SPIN_COUNT = "3000"
+_inputs_at_start: dict[str, str] = {}
 
 
 class UserError(Exception):
@@ -47,12 +39,11 @@ def run(module: str) -> NoReturn:
     start can end in an abort. The libraries make a million objects that live to the end. Not to search these for
     garbage saves a sixth of the import, and not to take them apart at the end saves a second.
 
-    oneDNN and OpenMP read their variables while they are loaded, so the environment is set first.
+    Libraries read the environment as they are loaded, so it is closed first.
     """
-    for variable in UNSET_VARIABLES:
-        os.environ.pop(variable, None)
-    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    close_environment()
     signal.signal(signal.SIGINT, _end_at_once)
+    _inputs_at_start.update(hash_inputs())
     gc.disable()
     main = importlib.import_module(module).main
     gc.freeze()
@@ -92,6 +83,23 @@ def exit_code(main: Callable[[], object]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def require_unchanged_inputs() -> None:
+    """To be called before a stage writes its results: nothing that it depends on was edited since its start.
+
+    DVC hashes a stage's dependencies after its command. An edit made meanwhile would stand in ``dvc.lock`` as what the
+    results come from, and the run cache would give them out for it ever after (treeverse/dvc issue 11058).
+
+    Raises:
+        UserError: something was. The message names it.
+    """
+    now = hash_inputs()
+    if changed := [name for name, value in _inputs_at_start.items() if now.get(name) != value]:
+        raise UserError(
+            f"{', '.join(changed[:3])} changed while this stage ran, so its results are not written; undo the change "
+            "and run the same command again, or run it again as it is"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from src.pipeline.paths import (
     TRAIN_CURVES_DIR,
     TRAIN_METRICS_FILE,
 )
-from src.pipeline.process import UserError
+from src.pipeline.process import UserError, require_unchanged_inputs
 from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
 
@@ -46,6 +46,7 @@ def main() -> None:
     }
 
     # Save.
+    require_unchanged_inputs()
     for name, picture in pictures.items():
         write_file(PICTURES_DIR / name, picture)
     write_file(REPORT_FILE, write_page(params, train, test, run, classes).encode())
@@ -59,7 +60,7 @@ def load_curves(metric: str) -> dict[str, list[float]]:
 
 
 def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read of each test image the true class, the predicted one, both (N,) int, and the latter's probability (N,)."""
+    """Read the true and the predicted class of each test image, (N,) int, and the predicted one's probability, (N,)."""
     index = CLASS_NAMES.index
     columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
     return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])

@@ -1,7 +1,6 @@
 """The curves of a run, written by dvclive while it goes on. DVC, its VS Code extension and Studio read them."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,8 +66,6 @@ def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
     if not writes:
         yield LiveMetrics(None)
         return
-    for variable in ("DVCLIVE_RESUME", "DVCLIVE_TEST"):  # the checkpoint says where a run goes on; this is no test
-        os.environ.pop(variable, None)
     try:
         with _writing():  # reports, dvc.yaml and experiments are DVC's here
             live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)

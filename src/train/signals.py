@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop at the next good moment, instead of at once."""
+"""Ctrl-C, SIGTERM and a closed terminal as a request to stop at the next good moment, instead of at once."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import psutil
 
 
 class StopSignal:
-    """Within this context SIGINT and SIGTERM are noted, and do nothing else.
+    """Within this context SIGINT, SIGTERM and SIGHUP are noted, and do nothing else.
 
     After an error that leaves the context they still do nothing else: the error's line has yet to be printed, and
     ``torchrun`` sends a SIGTERM to all processes as soon as one is gone.
@@ -25,7 +25,10 @@ class StopSignal:
         self._starter = process_that_started_this() if "DVC_STAGE" in os.environ else None  # DVC sets it for each stage
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under `nohup`
+            numbers.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

@@ -10,6 +10,7 @@ from src.mnist.dataset import CLASS_NAMES, Manifest, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import Params, load_params
 from src.pipeline.paths import MODEL_FILE, RUN_FILE, TRAIN_METRICS_DIR
+from src.pipeline.process import require_unchanged_inputs
 from src.resnet.machine import Machine, set_up_machine
 from src.resnet.model_file import encode_model, model_metadata
 from src.resnet.network import build_model, trim, untrim
@@ -53,6 +54,7 @@ def main() -> None:
             )
 
         # Save the model, and what the run used.
+        require_unchanged_inputs()
         if group.is_main:
             model = untrim(trainer.evaluated_model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
