@@ -1,0 +1,286 @@
+"""``make verify``: repeat the committed run in a clone of its own, and compare each output of each stage.
+
+Of three verdicts it gives one. *The same bytes*: each output has the committed hash. *The same to rounding*: training
+gave another model, as it does on another kind of machine, and no figure differs by more than its tolerance.
+*Different*: all else.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+
+from benchmarks import recipes, seeds
+from benchmarks.machine import machine_name, processor_name, short_name
+from src.pipeline import paths
+from src.pipeline.files import read_columns, read_json, write_file, write_json
+from src.pipeline.params import load_params
+from src.pipeline.process import UserError, exit_code
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent
+SAMPLE = {"dataset": "sample", "weights": "random", "epochs": 2, "lr": 0.0001}
+SAME, ROUNDING, DIFFERENT = "the same bytes", "the same to rounding", "different"
+MODEL = paths.MODEL_FILE.as_posix()
+SELF_DESCRIPTION = {paths.RUN_FILE.as_posix(), paths.REPORT_FILE.as_posix()}  # name the run's versions and parameters
+METRICS = ("loss", "accuracy")  # of the last epoch
+SAMPLE_TOLERANCE = {"loss": 0.0, "accuracy": 0.0, "predictions": 0.0, "logits": 0.0, "source": ""}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reproductions.verify", description="repeat the committed run")
+    parser.add_argument("--full", action="store_true", help="the whole run; without this, the one on the sample")
+    parser.add_argument("--threads", type=int, help="another number of them: sums in another order")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="another one")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the clone there, with its dvc.lock and cache")
+    parser.add_argument("--write-reference", action="store_true", help="from now on, this run is what others repeat")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the clone goes then too
+
+    # Repeat the run.
+    run, start = "whole" if options.full else "sample", time.monotonic()
+    reference = FOLDER / f"{run}.json"
+    if not (reference.exists() or options.write_reference):
+        raise UserError(f"there is no {reference.relative_to(ROOT)} to compare with")
+    machine = {name: getattr(options, name) for name in ("threads", "precision") if getattr(options, name)}
+    with clone_of(ROOT, options.keep) as clone, contextlib.chdir(clone):
+        committed = (summarise() if options.full else {}) | (read_json(reference) if reference.exists() else {})
+        repeat(machine if options.full else SAMPLE | machine)
+        found = summarise() | {"used": read_json(paths.RUN_FILE), "logits": first_logits()}
+
+    # Make it the reference, or say whether it is the same, and write that down.
+    if options.write_reference:
+        found["model_md5"] = found["md5"]["train"][MODEL]
+        kept = ("model_md5", "used", "logits") if options.full else found  # Git has the others
+        text = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in kept)
+        write_file(reference, f"{{\n{text}\n}}\n".encode())
+        print(f"verify: wrote {reference.relative_to(ROOT)}")
+        return
+    record = {
+        "run": run,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        "by": git(ROOT, "config", "--default", "", "user.name"),
+        "commit": git(ROOT, "rev-parse", "HEAD"),
+        "machine": machine_name(found["used"]),
+        "system": f"{platform.system()} {platform.machine()}",
+        "used": found["used"],
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "model_md5": found["md5"]["train"][MODEL],
+        **compare(committed, found, whole_tolerance() if options.full else SAMPLE_TOLERANCE),
+    }
+    processor = processor_name() if found["used"]["device"] == "cpu" else found["used"]["device"]
+    name = re.sub(r"[^a-z0-9]+", "-", f"{processor} {found['used']['instructions']} {record['date']}".lower())
+    write_json(FOLDER / f"{name}.json", record)
+    print("\n".join(sentences(record)))
+    print(f"verify: a pull request with {FOLDER.name}/{name}.json adds this to docs/reproductions.md")
+    sys.exit(record["verdict"] == DIFFERENT)
+
+
+@contextlib.contextmanager
+def clone_of(root: Path, keep: Path | None) -> Iterator[Path]:
+    """Clone what is committed, with a DVC cache of its own: nothing is restored instead of computed.
+
+    The files that ``download`` got come with it; that stage compares them with known hashes.
+
+    Args:
+        root: of the project, which may be a folder of a larger repository.
+        keep: where the clone stays; None for a temporary folder.
+    """
+    repository, folder = git(root, "rev-parse", "--show-toplevel"), git(root, "rev-parse", "--show-prefix")
+    if git(root, "status", "--porcelain", "--", "."):
+        print("verify: what is not committed is left out")
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="mnist-resnet-", ignore_cleanup_errors=True)
+        target = keep.resolve() if keep else Path(stack.enter_context(temporary))
+        git(root, "clone", "--quiet", repository, str(target))
+        clone = target / folder
+        (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+        for downloads in (paths.MNIST_DIR, paths.WEIGHTS_DIR):
+            if (root / downloads).is_dir():
+                shutil.copytree(root / downloads, clone / downloads)
+        yield clone
+
+
+def repeat(parameters: Mapping[str, object]) -> None:
+    """Run each stage in the working folder, with some parameters changed, whatever dvc.lock says.
+
+    Where the committed run had to start from random weights, this one does, with a network or without.
+    """
+    committed = read_json(paths.MANIFEST_FILE)["initial_weights"]
+    change_parameters(parameters)
+    run_stage("download")
+    if committed == "random" != read_json(paths.MANIFEST_FILE)["initial_weights"]:
+        change_parameters({"weights": "random"})
+        run_stage("download")
+    for stage in list(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])[1:]:
+        run_stage(stage)
+
+
+def change_parameters(values: Mapping[str, object]) -> None:
+    if values:
+        with modify_yaml("params.yaml") as parameters:
+            parameters.update(values)
+
+
+def run_stage(name: str) -> None:
+    """Have DVC run a stage, which prints what it prints. Raises `UserError` where it fails."""
+    command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--force", "--single-item", name]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
+    try:
+        failed = process.wait()
+    except KeyboardInterrupt:
+        if os.name == "posix":  # elsewhere Ctrl-C reached it
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait()  # until nothing more is written into the clone
+        raise
+    if failed:
+        raise UserError(f"stage {name} failed; its own error stands above")
+
+
+def summarise() -> dict[str, Any]:
+    """Gather of the run in the working folder its parameters, the hash of each output, and figures.
+
+    The hash of an output that is in Git is the file's, whatever dvc.lock says.
+    """
+    with Repo() as repo:
+        outs = {stage.addressing: stage.outs for stage in repo.stage.load_all("dvc.yaml")}
+        md5 = {
+            stage: {out.def_path: (out.hash_info if out.use_cache else out.get_hash()).value for out in outs[stage]}
+            for stage in outs
+        }
+    lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    curves = {
+        metric: [read_columns(paths.TRAIN_CURVES_DIR / name / f"{metric}.tsv")[metric][-1:] for name in paths.SETS]
+        for metric in METRICS
+    }
+    return {
+        "parameters": lock["stages"]["report"]["params"]["params.yaml"],
+        "md5": md5,
+        **{metric: [float(value) for cells in curves[metric] for value in cells] for metric in METRICS},
+        "predictions": [int(digit) for digit in read_columns(paths.PREDICTIONS_FILE)["predicted"]],
+    }
+
+
+def first_logits() -> list[list[float]]:
+    """Compute the logits of the first hundred test images by the working folder's model, in fp32."""
+    import torch  # takes seconds, as what imports it does
+
+    from src.mnist.dataset import load_images, load_manifest
+    from src.resnet.inference import predict_logits
+    from src.resnet.machine import set_up_machine
+    from src.resnet.model_file import load_model
+
+    params = load_params()
+    machine = set_up_machine(params.device, "fp32", params.threads)
+    model, metadata = load_model(paths.MODEL_FILE)
+    images = torch.from_numpy(load_images(load_manifest(), "test").images[:100])
+    logits = predict_logits(model.to(machine.device), images, metadata["image_size"], machine)
+    return [[round(value, 4) for value in row] for row in logits.tolist()]
+
+
+def compare(committed: Mapping[str, Any], found: Mapping[str, Any], tolerance: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare two runs.
+
+    Args:
+        committed: what `summarise` gives of the one, with ``used`` (its models/run.json) and ``logits``.
+        found: the same of the other.
+        tolerance: by how much rounding may change a figure; ``source``, where that is known from.
+
+    Returns:
+        ``verdict``; ``differing``, stage and path of each output with another hash, in the order of the stages;
+        ``differences``, the largest of each figure, or None; ``tolerance``; ``other``, both values of each parameter,
+        version and part of the hardware that differs.
+    """
+    other = {
+        name: [committed[part].get(name), value]
+        for part in ("parameters", "used")
+        for name, value in found[part].items()
+        if committed[part].get(name) != value
+    }
+    outs = [(stage, path, md5) for stage, hashes in committed["md5"].items() for path, md5 in hashes.items()]
+    now = [found["md5"].get(stage, {}).get(path) for stage, path, _ in outs]
+    differing = [(stage, path) for (stage, path, md5), new in zip(outs, now, strict=True) if new != md5]
+    differences = {name: difference(name, committed, found) for name in (*METRICS, "predictions", "logits")}
+
+    unexplained = [(stage, path) for stage, path in differing if not (other and path in SELF_DESCRIPTION)]
+    if not unexplained:
+        verdict = SAME
+    elif (
+        None not in now
+        and unexplained[0][0] == "train"  # what `download` gets is the same everywhere
+        and ("train", MODEL) in unexplained  # the figures of one model do not differ by its training's rounding
+        and all(value is not None and value <= tolerance.get(name, value) for name, value in differences.items())
+    ):
+        verdict = ROUNDING
+    else:
+        verdict = DIFFERENT
+    figures = {"differences": differences, "tolerance": dict(tolerance)}
+    return {"verdict": verdict, "differing": differing, **figures, "other": other}
+
+
+def difference(name: str, committed: Mapping[str, Any], found: Mapping[str, Any]) -> float | None:
+    """Find the largest absolute difference; of predictions the share that differs; None where they do not pair up."""
+    old, new = (np.array(run[name]) for run in (committed, found))
+    if old.shape != new.shape:
+        return None
+    return round(float((old != new).mean() if name == "predictions" else np.abs(old - new).max()), 6)
+
+
+def whole_tolerance() -> dict[str, Any]:
+    """Take as much as three standard deviations of the difference of two seeds.
+
+    While training, a difference in rounding grows to that of another seed: over ten epochs it has.
+    """
+    runs = seeds.by_kind(recipes.load_runs(ROOT / seeds.RESULTS_FILE), load_params(ROOT / "params.yaml"))
+    groups = [group for (recipe, *_), group in runs.items() if recipe == "default" and len(group) > 1]
+    metrics = {"loss": "validation_loss", "accuracy": "test_accuracy"}
+    spread = {
+        name: max((statistics.stdev(run[metric] for run in group) for group in groups), default=0)
+        for name, metric in metrics.items()
+    }
+    tolerance = {name: round(3 * math.sqrt(2) * value, 6) for name, value in spread.items()}
+    return tolerance | {"source": "three standard deviations of the difference of two seeds, benchmarks/seeds.json"}
+
+
+def sentences(record: Mapping[str, Any]) -> Iterator[str]:
+    """Say in a few lines what a record says."""
+    yield f"verify: {record['verdict']}, on {short_name(record['machine'])}, in {record['minutes']:.1f} min"
+    for stage, path in record["differing"][:1]:
+        yield f"  first to differ: {path}, of {stage}; {len(record['differing'])} outputs differ"
+        for name, value in record["differences"].items():
+            yield f"  {name}: largest difference {value}, tolerance {record['tolerance'].get(name, 'unknown')}"
+        yield f"  tolerance: {record['tolerance']['source']}"
+    for name, (old, new) in record["other"].items():
+        yield f"  {name}: {old} in the committed run, {new} here"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run Git. Raises `UserError` with its last line where it fails."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError((done.stderr.strip().splitlines() or [f"git {arguments[0]} failed"])[-1])
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
