@@ -1,20 +1,13 @@
-"""``make verify``: repeat the committed run in a clone of its own, and compare each output of each stage.
-
-Of three verdicts it gives one. *The same bytes*: each output has the committed hash. *The same to rounding*: training
-gave another model, as it does on another kind of machine, and no figure differs by more than its tolerance.
-*Different*: all else.
-"""
+"""``make verify``: repeat the committed run in a clone of its own, compare, and write a record of it."""
 
 import argparse
 import contextlib
 import json
-import math
 import os
 import platform
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,26 +17,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 import yaml
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
-from benchmarks import recipes, seeds
 from benchmarks.machine import machine_name, processor_name, short_name
+from reproductions.comparison import DIFFERENT, METRICS, MODEL, SAMPLE_TOLERANCE, compare, whole_tolerance
+from src.mnist.dataset import load_images, load_manifest
 from src.pipeline import paths
 from src.pipeline.files import read_columns, read_json, write_file, write_json
 from src.pipeline.params import load_params
-from src.pipeline.process import UserError, exit_code
+from src.pipeline.process import Interrupted, UserError, exit_code
+from src.resnet.inference import predict_logits
+from src.resnet.machine import set_up_machine
+from src.resnet.model_file import load_model
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 SAMPLE = {"dataset": "sample", "weights": "random", "epochs": 2, "lr": 0.0001}
-SAME, ROUNDING, DIFFERENT = "the same bytes", "the same to rounding", "different"
-MODEL = paths.MODEL_FILE.as_posix()
-SELF_DESCRIPTION = {paths.RUN_FILE.as_posix(), paths.REPORT_FILE.as_posix()}  # name the run's versions and parameters
-METRICS = ("loss", "accuracy")  # of the last epoch
-SAMPLE_TOLERANCE = {"loss": 0.0, "accuracy": 0.0, "predictions": 0.0, "logits": 0.0, "source": ""}
 
 
 def main() -> None:
@@ -152,7 +144,7 @@ def run_stage(name: str) -> None:
         if os.name == "posix":  # elsewhere Ctrl-C reached it
             os.killpg(process.pid, signal.SIGINT)
         process.wait()  # until nothing more is written into the clone
-        raise
+        raise Interrupted("the next `make verify` begins anew", signal.SIGINT) from None
     if failed:
         raise UserError(f"stage {name} failed; its own error stands above")
 
@@ -183,83 +175,12 @@ def summarise() -> dict[str, Any]:
 
 def first_logits() -> list[list[float]]:
     """Compute the logits of the first hundred test images by the working folder's model, in fp32."""
-    import torch  # takes seconds, as what imports it does
-
-    from src.mnist.dataset import load_images, load_manifest
-    from src.resnet.inference import predict_logits
-    from src.resnet.machine import set_up_machine
-    from src.resnet.model_file import load_model
-
     params = load_params()
     machine = set_up_machine(params.device, "fp32", params.threads)
     model, metadata = load_model(paths.MODEL_FILE)
     images = torch.from_numpy(load_images(load_manifest(), "test").images[:100])
     logits = predict_logits(model.to(machine.device), images, metadata["image_size"], machine)
     return [[round(value, 4) for value in row] for row in logits.tolist()]
-
-
-def compare(committed: Mapping[str, Any], found: Mapping[str, Any], tolerance: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare two runs.
-
-    Args:
-        committed: what `summarise` gives of the one, with ``used`` (its models/run.json) and ``logits``.
-        found: the same of the other.
-        tolerance: by how much rounding may change a figure; ``source``, where that is known from.
-
-    Returns:
-        ``verdict``; ``differing``, stage and path of each output with another hash, in the order of the stages;
-        ``differences``, the largest of each figure, or None; ``tolerance``; ``other``, both values of each parameter,
-        version and part of the hardware that differs.
-    """
-    other = {
-        name: [committed[part].get(name), value]
-        for part in ("parameters", "used")
-        for name, value in found[part].items()
-        if committed[part].get(name) != value
-    }
-    outs = [(stage, path, md5) for stage, hashes in committed["md5"].items() for path, md5 in hashes.items()]
-    now = [found["md5"].get(stage, {}).get(path) for stage, path, _ in outs]
-    differing = [(stage, path) for (stage, path, md5), new in zip(outs, now, strict=True) if new != md5]
-    differences = {name: difference(name, committed, found) for name in (*METRICS, "predictions", "logits")}
-
-    unexplained = [(stage, path) for stage, path in differing if not (other and path in SELF_DESCRIPTION)]
-    if not unexplained:
-        verdict = SAME
-    elif (
-        None not in now
-        and unexplained[0][0] == "train"  # what `download` gets is the same everywhere
-        and ("train", MODEL) in unexplained  # the figures of one model do not differ by its training's rounding
-        and all(value is not None and value <= tolerance.get(name, value) for name, value in differences.items())
-    ):
-        verdict = ROUNDING
-    else:
-        verdict = DIFFERENT
-    figures = {"differences": differences, "tolerance": dict(tolerance)}
-    return {"verdict": verdict, "differing": differing, **figures, "other": other}
-
-
-def difference(name: str, committed: Mapping[str, Any], found: Mapping[str, Any]) -> float | None:
-    """Find the largest absolute difference; of predictions the share that differs; None where they do not pair up."""
-    old, new = (np.array(run[name]) for run in (committed, found))
-    if old.shape != new.shape:
-        return None
-    return round(float((old != new).mean() if name == "predictions" else np.abs(old - new).max()), 6)
-
-
-def whole_tolerance() -> dict[str, Any]:
-    """Take as much as three standard deviations of the difference of two seeds.
-
-    While training, a difference in rounding grows to that of another seed: over ten epochs it has.
-    """
-    runs = seeds.by_kind(recipes.load_runs(ROOT / seeds.RESULTS_FILE), load_params(ROOT / "params.yaml"))
-    groups = [group for (recipe, *_), group in runs.items() if recipe == "default" and len(group) > 1]
-    metrics = {"loss": "validation_loss", "accuracy": "test_accuracy"}
-    spread = {
-        name: max((statistics.stdev(run[metric] for run in group) for group in groups), default=0)
-        for name, metric in metrics.items()
-    }
-    tolerance = {name: round(3 * math.sqrt(2) * value, 6) for name, value in spread.items()}
-    return tolerance | {"source": "three standard deviations of the difference of two seeds, benchmarks/seeds.json"}
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
