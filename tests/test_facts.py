@@ -48,8 +48,8 @@ def test_the_table_of_reproductions_has_a_row_for_each_record_the_latest_first(o
     record = {
         "date": "2999-01-02 03:04", "by": "Someone", "machine": "a laptop, cpu, float32, 4 threads, AVX2, torch 2.15.0",
         "system": "Linux x86_64", "used": {"python": "3.13.1", "torch": "2.15.0"}, "run": "sample",
-        "verdict": "the same to rounding", "differing": [["train", "models/model.safetensors"]], "model_md5": "1a2b3c4d5",
-        "differences": {"loss": 0.001, "accuracy": 0}, "other": {"threads": [2, 4]},
+        "verdict": "the same to rounding", "differing": [["train", "models/model.safetensors"]],
+        "model_md5": "1a2b3c4d5", "differences": {"loss": 0.001, "accuracy": 0}, "other": {"threads": [2, 4]},
     }  # fmt: skip
     (other_run.path / "reproductions/a-laptop-avx2-2999-01-02-03-04.json").write_text(json.dumps(record))
 
