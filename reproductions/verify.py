@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
 from benchmarks.machine import machine_name, processor_name, short_name
-from reproductions.comparison import DIFFERENT, METRICS, MODEL, SAMPLE_TOLERANCE, compare, whole_tolerance
+from reproductions.comparison import DIFFERENT, METRICS, SAMPLE_TOLERANCE, compare, whole_tolerance
 from src.mnist.dataset import load_images, load_manifest
 from src.pipeline import paths
 from src.pipeline.files import read_columns, read_json, write_file, write_json
@@ -44,29 +45,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="another number of them: sums in another order")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="another one")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the clone there, with its dvc.lock and cache")
-    parser.add_argument("--write-reference", action="store_true", help="from now on, this run is what others repeat")
+    renew = "write what later runs are compared with: a new run on the sample; with --full, the results that are here"
+    parser.add_argument("--write-reference", action="store_true", help=renew)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the clone goes then too
 
     # Repeat the run.
     run, start = "whole" if options.full else "sample", time.monotonic()
     reference = FOLDER / f"{run}.json"
-    if not (reference.exists() or options.write_reference):
-        raise UserError(f"there is no {reference.relative_to(ROOT)} to compare with")
+    if options.full and options.write_reference:
+        write_reference(reference, ("model_md5", "used", "logits"))  # Git has the others
+        return
     machine = {name: getattr(options, name) for name in ("threads", "precision") if getattr(options, name)}
     with clone_of(ROOT, options.keep) as clone, contextlib.chdir(clone):
-        committed = (summarise() if options.full else {}) | (read_json(reference) if reference.exists() else {})
+        committed = {} if options.write_reference else read_json(reference)
+        committed |= summarise() if options.full else {}
         repeat(machine if options.full else SAMPLE | machine)
-        found = summarise() | {"used": read_json(paths.RUN_FILE), "logits": first_logits()}
+        if options.write_reference:
+            write_reference(reference, ("parameters", "md5", *METRICS, "predictions", "model_md5", "used", "logits"))
+            return
+        found = summarise() | summarise_model()
 
-    # Make it the reference, or say whether it is the same, and write that down.
-    if options.write_reference:
-        found["model_md5"] = found["md5"]["train"][MODEL]
-        kept = ("model_md5", "used", "logits") if options.full else found  # Git has the others
-        text = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in kept)
-        write_file(reference, f"{{\n{text}\n}}\n".encode())
-        print(f"verify: wrote {reference.relative_to(ROOT)}")
-        return
+    # Say whether it is the same, and write that down.
     record = {
         "run": run,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
@@ -76,7 +76,7 @@ def main() -> None:
         "system": f"{platform.system()} {platform.machine()}",
         "used": found["used"],
         "minutes": round((time.monotonic() - start) / 60, 1),
-        "model_md5": found["md5"]["train"][MODEL],
+        "model_md5": found["model_md5"],
         **compare(committed, found, whole_tolerance() if options.full else SAMPLE_TOLERANCE),
     }
     processor = processor_name() if found["used"]["device"] == "cpu" else found["used"]["device"]
@@ -173,14 +173,25 @@ def summarise() -> dict[str, Any]:
     }
 
 
-def first_logits() -> list[list[float]]:
-    """Compute the logits of the first hundred test images by the working folder's model, in fp32."""
+def summarise_model() -> dict[str, Any]:
+    """Gather what Git has of no run: what it used, and its model's logits of the first 100 test images, in fp32."""
     params = load_params()
     machine = set_up_machine(params.device, "fp32", params.threads)
     model, metadata = load_model(paths.MODEL_FILE)
     images = torch.from_numpy(load_images(load_manifest(), "test").images[:100])
     logits = predict_logits(model.to(machine.device), images, metadata["image_size"], machine)
-    return [[round(value, 4) for value in row] for row in logits.tolist()]
+    with paths.MODEL_FILE.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    rounded = [[round(value, 4) for value in row] for row in logits.tolist()]
+    return {"model_md5": md5, "used": read_json(paths.RUN_FILE), "logits": rounded}
+
+
+def write_reference(file: Path, names: Sequence[str]) -> None:
+    """Write down of the run in the working folder what later ones are compared with, a line for each name."""
+    values = summarise() | summarise_model()
+    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(values[name])}" for name in names)
+    write_file(file, f"{{\n{text}\n}}\n".encode())
+    print(f"verify: wrote {file.relative_to(ROOT)}")
 
 
 def sentences(record: Mapping[str, Any]) -> Iterator[str]:
