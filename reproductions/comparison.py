@@ -79,7 +79,7 @@ def difference(name: str, committed: Mapping[str, Any], found: Mapping[str, Any]
 
 
 def whole_tolerance() -> dict[str, Any]:
-    """Take as much as three standard deviations of the difference of two seeds: rounding changes a run no further."""
+    """Take as much as three standard deviations of the difference of two seeds: an upper bound, not a measurement."""
     runs = seeds.by_kind(recipes.load_runs(ROOT / seeds.RESULTS_FILE), load_params(ROOT / "params.yaml"))
     groups = [group for (recipe, *_), group in runs.items() if recipe == "default" and len(group) > 1]
     metrics = {"loss": "validation_loss", "accuracy": "test_accuracy"}
