@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro reader demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
+.PHONY: help repro verify reader demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ repro: setup  ## set up, then run the workflow: download, train, evaluate, repor
 	@$(RUN) src.pipeline.params
 	$(RUN) dvc repro
 	@$(RUN) src.summary
+
+FULL ?=
+VERIFY ?=
+verify: setup  ## repeat the sample's committed run in a clone, and compare; FULL=1 the whole run; VERIFY="--keep DIR"
+	@.ci/check-commit
+	@$(RUN) reproductions.verify $(if $(FULL),--full) $(VERIFY)
 
 reader: setup  ## set up, then make what reads pictures, and before it whatever of the workflow it needs
 	@.ci/check-commit

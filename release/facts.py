@@ -156,6 +156,31 @@ def pictures() -> str:
     return "\n".join(rows_of(read("benchmarks/pictures.json")))
 
 
+def reproductions() -> str:
+    """A table of the records of ``make verify``, the latest first."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in ROOT.glob("reproductions/*-20*.json")]
+    rows = []
+    for record in sorted(records, key=lambda record: record["date"], reverse=True):
+        differences = [f"{name} {value:g}" for name, value in record["differences"].items() if value]
+        other = [f"{name} {old} → {new}" for name, (old, new) in record["other"].items()]
+        first = [f"from `{path}` on" for _, path in record["differing"][:1]]
+        rows.append(
+            (
+                record["date"],
+                record["by"] or "-",
+                f"{short_name(record['machine'])}, {record['system']}",
+                f"{record['used']['python']}, {record['used']['torch']}",
+                record["run"],
+                " ".join([f"**{record['verdict']}**", *first]),
+                ", ".join(differences) or "none",
+                ", ".join(other) or "-",
+                f"`{record['model_md5'][:7]}`",
+            )
+        )
+    header = ("UTC", "by", "machine", "Python, PyTorch", "run", "verdict", "largest differences", "other", "model")
+    return table(header, rows)
+
+
 def seed_runs() -> list[dict]:
     return recipes.load_runs(ROOT / seeds.RESULTS_FILE)
 
@@ -176,6 +201,6 @@ FACTS = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
         answers, benchmark, calibration, duration, export, headline, last_lines, onnx_size, outliers, parameters,
-        pictures, results, seeds_in_short, several_seeds, stages, sweeps,
+        pictures, reproductions, results, seeds_in_short, several_seeds, stages, sweeps,
     )
 }  # fmt: skip

@@ -10,6 +10,8 @@ from PIL import Image
 
 from release.docs import documents, fill
 from release.facts import PIPELINES
+from reproductions.comparison import MODEL
+from reproductions.verify import SAMPLE
 from src.pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,3 +78,11 @@ def test_the_pictures_were_read_by_the_committed_model_and_the_page_shows_it():
     committed = {name: committed_md5(path) for name, path in files.items()}
     assert {name: measured[name] for name in files} == committed, "run `python -m benchmarks.pictures --photos 60`"
     assert shown == committed["model_md5"], "run `python -m benchmarks.demo --picture`"
+
+
+def test_a_reproduction_is_compared_with_the_committed_runs():
+    sample, whole = read("reproductions/sample.json"), read("reproductions/whole.json")
+    parameters = load_params(ROOT / "params.yaml").model_dump()
+
+    assert whole["model_md5"] == committed_md5(MODEL), "run `python -m reproductions.verify --full --write-reference`"
+    assert sample["parameters"] == parameters | SAMPLE, "run `python -m reproductions.verify --write-reference`"

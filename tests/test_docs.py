@@ -9,7 +9,7 @@ import pytest
 from helpers.documents import DOCUMENTS, anchors_of, links_of, prose_of, read
 from helpers.project import ROOT
 
-PATH = re.compile(r"`((?:\.ci|\.github|benchmarks|data|docs|metrics|models|release|src|tests)/[\w./-]+)`")
+PATH = re.compile(r"`((?:\.ci|\.github|benchmarks|data|docs|metrics|models|release|reproductions|src|tests)/[\w./-]+)`")
 ERRORS = {"UserError", "SourceError", "Interrupted"}
 DVC_FILES = [ROOT / "dvc.yaml", *ROOT.glob("src/*/dvc.yaml")]  # all write their paths from the project's root
 RESULTS = {word for file in DVC_FILES for word in re.split(r"[\s:]+", file.read_text())}

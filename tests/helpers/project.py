@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = (  # what a clone holds; a user may have anything else lying about
     ".ci", ".devcontainer", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitattributes", ".github", ".gitignore",
     "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "data/.gitignore", "docs", "dvc.yaml",
-    "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "requirements-demo.in",
-    "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt", "requirements.in", "requirements.txt",
-    "src", "tests",
+    "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "reproductions",
+    "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt", "requirements.in",
+    "requirements.txt", "src", "tests",
 )  # fmt: skip
 needs_posix = pytest.mark.skipif(
     os.name == "nt", reason="needs make, a shell, signals, or the words of errors as POSIX has them"
