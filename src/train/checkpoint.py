@@ -59,9 +59,8 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
             name: value for name, value in torch.cpu.get_capabilities().items() if not name.startswith("num_")
         },
         "variables": {name: os.environ.get(name) for name in CPU_VARIABLES},
-        "processes": group.world_size,
     }
-    return shared | here
+    return shared | {"processes": group.all_gather(here)}
 
 
 class Checkpoint:

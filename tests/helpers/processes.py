@@ -41,6 +41,8 @@ def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> l
 def _run(rank: int, count: int, port: int, folder: Path, function: Callable, args: tuple) -> None:
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test",  # by which PyTorch tells that torchrun started it
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "GROUP_WORLD_SIZE": "1",
         "RANK": str(rank),
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "localhost",
