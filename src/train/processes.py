@@ -116,8 +116,9 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not _is_lost_peer(error):
             raise
-        line = "another process of this run is gone or can't be reached; run the same command again to go on"
-        raise UserError(line) from error
+        raise UserError(
+            "another process of this run is gone or can't be reached; run the same command again to go on"
+        ) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
