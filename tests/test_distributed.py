@@ -187,10 +187,10 @@ def test_what_a_killed_worker_left_goes_on_by_itself_or_in_the_next_run(trained,
     process = trained.start("dvc", "repro", "-f", "train")
     lines = []
     for line in process.stdout:
-        lines.append(line)
-        if line.startswith("epoch 1/2"):
+        if line.startswith("epoch 1/2") and not any("epoch 1/2" in earlier for earlier in lines):
             workers = [child for child in psutil.Process(process.pid).children(recursive=True) if not child.children()]
             os.kill(workers[-1].pid, signal.SIGKILL)
+        lines.append(line)
     assert (process.wait() == 0) is (restarts > 0)
     if not restarts:
         assert "another process of this run is gone" in "".join(lines)
@@ -219,10 +219,10 @@ def test_a_killed_dvc_does_not_leave_torchrun_training_for_nobody(trained):
 # Two machines in the namespaces of one, joined by a pair of interfaces. All of it is gone when the script ends.
 NETWORK = """
 mount -t tmpfs none /run && mkdir /run/netns && ip netns add first && ip netns add second &&
-ip link add a netns first type veth peer name b netns second &&
-ip -n first address add 10.9.0.1/24 dev a && ip -n second address add 10.9.0.2/24 dev b &&
-ip -n first link set lo up && ip -n first link set a up &&
-ip -n second link set lo up && ip -n second link set b up || exit
+ip link add eth1 netns first type veth peer name eth2 netns second &&
+ip -n first address add 10.9.0.1/24 dev eth1 && ip -n second address add 10.9.0.2/24 dev eth2 &&
+ip -n first link set lo up && ip -n first link set eth1 up &&
+ip -n second link set lo up && ip -n second link set eth2 up || exit
 """
 MACHINES = """
 echo "127.0.1.1 first" >first/hosts  # so Debian and Ubuntu call the machine itself
@@ -239,7 +239,7 @@ start second 1 && wait $!
 
 def in_namespaces(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run a script as the root of namespaces of its own, whose network is empty."""
-    namespaces = ["--map-root-user", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child"]
+    namespaces = ["--map-root-user", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command = ["unshare", *namespaces, "sh", "-c", script]
     variables = os.environ | environment
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300, check=False)
