@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import psutil
@@ -18,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from src.pipeline.process import Interrupted, UserError
 
-TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}  # by the device's type
 
 
@@ -107,11 +105,11 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
             f"torchrun's processes can't train on {device.type}; set device to cpu, or launcher to python -m"
         )
     try:
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        store, rank, world_size = next(dist.rendezvous("env://"))
         store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
         if os.environ["GROUP_WORLD_SIZE"] != "1":
             _choose_interface(store, is_last=rank == world_size - 1)
-        dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+        dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=world_size)
         yield ProcessGroup(rank, world_size)
     except RuntimeError as error:
         if not _is_lost_peer(error):
