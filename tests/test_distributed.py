@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers.processes import compute_in_float64, run_processes
+from helpers.processes import compute_in_float64, run_processes, torchrun_variables
 from helpers.project import ROOT, slow
 from helpers.training import (
     FROM_RANDOM_WEIGHTS,
@@ -156,6 +156,14 @@ def test_processes_of_torchrun_refuse_a_device_that_they_cannot_share(monkeypatc
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
 
     with pytest.raises(UserError, match="mps; set device to cpu"), process_group(torch.device("mps")):
+        pass
+
+
+def test_an_interface_that_is_not_there_is_one_line(monkeypatch):
+    for name, value in (torchrun_variables(1) | {"RANK": "0", "GLOO_SOCKET_IFNAME": "nowhere"}).items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(UserError, match=r"^can't join [^\n]* nowhere$"), process_group(torch.device("cpu")):
         pass
 
 

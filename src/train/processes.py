@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.pipeline.process import Interrupted, UserError
+from src.pipeline.process import Interrupted, UserError, first_line
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}  # by the device's type
 
@@ -95,7 +95,7 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started, for the length of the context.
 
     Raises:
-        UserError: another process is gone or can't be reached, or processes can't share such a device.
+        UserError: another process is gone, there is no way to join them, or processes can't share such a device.
     """
     if not dist.is_torchelastic_launched():
         yield ProcessGroup()
@@ -110,16 +110,16 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         if os.environ["GROUP_WORLD_SIZE"] != "1":
             _choose_interface(store, is_last=rank == world_size - 1)
         dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=world_size)
+    except RuntimeError as error:
+        raise UserError(f"can't join the other processes of this run: {first_line(error)}") from error
+    try:
         yield ProcessGroup(rank, world_size)
     except RuntimeError as error:
         if not _is_lost_peer(error):
             raise
-        raise UserError(
-            "another process of this run is gone or can't be reached; run the same command again to go on"
-        ) from error
+        raise UserError("another process of this run is gone; run the same command again to go on") from error
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def _choose_interface(store: dist.Store, *, is_last: bool) -> None:
