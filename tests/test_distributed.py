@@ -114,7 +114,7 @@ def epoch(group, sets, folder, poisoned):
         trainer.resume()
         if group.rank == poisoned:
             with torch.no_grad():
-                trainer.evaluated_model[0].weight.fill_(math.nan)
+                trainer.state.evaluated_model[0].weight.fill_(math.nan)
         try:
             return trainer.run_epoch(StopAt())
         except (UserError, SystemExit) as error:

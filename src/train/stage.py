@@ -43,7 +43,7 @@ def main() -> None:
 
         # Train epoch by epoch, the curves written as it goes.
         with open_live(writes=group.is_main) as live:
-            for results in trainer.history:
+            for results in trainer.state.history:
                 log_epoch(live, results)
             while not trainer.done:
                 log_epoch(live, trainer.run_epoch(stop))
@@ -56,7 +56,7 @@ def main() -> None:
 
         # Save the model, and what the run used.
         if group.is_main:
-            model = untrim(trainer.evaluated_model, untrimmed)
+            model = untrim(trainer.state.evaluated_model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
             write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
             checkpoint.remove()

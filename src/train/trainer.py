@@ -70,6 +70,10 @@ class Trainer:
         machine: to train on.
         group: the processes that train together.
         checkpoint: to go on from, and to keep up to date.
+
+    Attributes:
+        state: of the run.
+        total_steps: how many steps it takes.
     """
 
     def __init__(
@@ -86,29 +90,19 @@ class Trainer:
         self._batches = Batches(images, labels, params, group)
         self._evaluated = {name: self._on_device(data) for name, data in sets.items() if name != "train"}
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
-        self._state = TrainingState(params, model, self.total_steps, machine, group)
+        self.state = TrainingState(params, model, self.total_steps, machine, group)
 
     @property
     def done(self) -> bool:
         """Whether all epochs are through. The last one may be a part of one."""
-        return len(self.history) * len(self._batches) >= self.total_steps
-
-    @property
-    def history(self) -> list[dict[str, Metrics]]:
-        """For each finished epoch the metrics of each set, by its name."""
-        return self._state.history
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """The model that is evaluated and saved."""
-        return self._state.evaluated_model
+        return len(self.state.history) * len(self._batches) >= self.total_steps
 
     def resume(self) -> None:
         """Go on from the checkpoint, if it holds anything."""
         state = self._group.broadcast(self._checkpoint.load() if self._group.is_main else None)
         if state:
-            self._state.load_state_dict(state)
-            self.say(f"train: going on from step {self._state.step} of {self.total_steps}, where a run stopped")
+            self.state.load_state_dict(state)
+            self.say(f"train: going on from step {self.state.step} of {self.total_steps}, where a run stopped")
 
     def run_epoch(self, stop: StopSignal) -> dict[str, Metrics]:
         """Train to the end of the epoch, from wherever in it the run stands, and evaluate.
@@ -120,12 +114,12 @@ class Trainer:
         start = time.perf_counter()
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
-        results = {"train": self._state.totals.compute(self._group)}
-        self._group.broadcast_buffers(self.evaluated_model)
+        results = {"train": self.state.totals.compute(self._group)}
+        self._group.broadcast_buffers(self.state.evaluated_model)
         results |= {name: self._evaluate(*data, stop) for name, data in self._evaluated.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
-        self._state.end_epoch(results)
+        self.state.end_epoch(results)
         self.say(self._epoch_line(results, rate, time.perf_counter() - start))
         return results
 
@@ -140,8 +134,8 @@ class Trainer:
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""
-        epoch, images = len(self.history), 0
-        first_step = self._state.step - epoch * len(self._batches)
+        epoch, images = len(self.state.history), 0
+        first_step = self.state.step - epoch * len(self._batches)
         steps = min(len(self._batches), self.total_steps - epoch * len(self._batches))
         total = self._batches.images * steps // len(self._batches)
         with tqdm(
@@ -153,10 +147,10 @@ class Trainer:
             leave=False,
         ) as bar:
             for batch in islice(self._batches.epoch(epoch, first_step), steps - first_step):
-                loss = self._state.training_step(batch)
+                loss = self.state.training_step(batch)
                 images += batch.size
                 bar.update(batch.size)
-                if self._state.step % CHECK_EVERY == 0:
+                if self.state.step % CHECK_EVERY == 0:
                     mean = fmean(self._group.all_gather(loss.item()))
                     self._check_loss(mean)
                     bar.set_postfix(loss=f"{mean:.4f}")
@@ -170,16 +164,16 @@ class Trainer:
         stop_now, save_now = map(any, zip(*self._group.all_gather((stop.received is not None, due)), strict=True))
         saved = self._save() if stop_now or save_now else True
         if stop_now:
-            state = f"step {self._state.step} is saved; run the same command again to go on from there"
+            state = f"step {self.state.step} is saved; run the same command again to go on from there"
             raise self._group.for_all(Interrupted(state if saved else "NOT saved", stop.received or signal.SIGTERM))
 
     def _save(self) -> bool:
         """Save a checkpoint, or warn that it can't be done: training itself is not worth stopping for it."""
-        state = self._state.state_dict()
+        state = self.state.state_dict()
         self._check_loss(math.fsum(loss for loss, *_ in state["totals"]))
         if self._group.is_main:
             try:
-                self._checkpoint.save(self._state.step, state)
+                self._checkpoint.save(self.state.step, state)
             except UserError as error:
                 print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
                 return False
@@ -189,7 +183,7 @@ class Trainer:
         if not math.isfinite(loss):
             if self._group.is_main:
                 self._checkpoint.remove()  # to go on from it would end here again
-            raise self._group.for_all(UserError(f"the loss is {loss} after step {self._state.step}; try a smaller lr"))
+            raise self._group.for_all(UserError(f"the loss is {loss} after step {self.state.step}; try a smaller lr"))
 
     def _evaluate(self, images: torch.Tensor, labels: torch.Tensor, stop: StopSignal) -> Metrics:
         """Compute the mean loss and the accuracy on a set. Each process takes its shard of each batch."""
@@ -197,14 +191,16 @@ class Trainer:
         count = math.ceil(len(labels) / (inference_batch_size(self._params.image_size) * group.world_size))
         for batch, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
             shard = group.shard(batch)
-            logits = predict_logits(self.evaluated_model, shard, self._params.image_size, self._machine)
+            logits = predict_logits(self.state.evaluated_model, shard, self._params.image_size, self._machine)
             means.update(logits, group.shard(their_labels))
             self._raise_if_stopped(stop, training=False)
         return means.compute(self._group)
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
         parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
-        return f"{self._epoch_name(len(self.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+        return (
+            f"{self._epoch_name(len(self.state.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+        )
 
     def _epoch_name(self, number: int) -> str:
         return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"
