@@ -12,6 +12,7 @@ import torchvision
 from helpers.project import QUICK, quick_params
 from helpers.training import FROM_RANDOM_WEIGHTS, MACHINE
 
+from src.pipeline.process import UserError
 from src.resnet.machine import Machine
 from src.train import checkpoint as module
 from src.train.checkpoint import DIGEST_SIZE, Checkpoint, run_identity
@@ -116,10 +117,21 @@ def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_i
     assert (folder(other) == folder()) is (name in {"checkpoint_minutes", "launcher"})
 
 
+class Pair(ProcessGroup):
+    """Two processes; what the second has otherwise than this one is given."""
+
+    def __init__(self, **differing: object) -> None:
+        super().__init__(0, 2)
+        self._differing = differing
+
+    def all_gather(self, value: dict) -> list[dict]:
+        return [value, value | {name: self._differing[name] for name in value.keys() & self._differing}]
+
+
 OTHER_RUNS = {
     "data": {"manifest": FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "another hash"}})},
     "precision": {"machine": Machine(torch.device("cpu"), torch.bfloat16)},
-    "number of processes": {"group": ProcessGroup(0, 2)},
+    "number of processes": {"group": Pair()},
     "torch": (torch, "__version__", "0.1"),
     "torchvision": (torchvision, "__version__", "0.1"),
     "instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
@@ -131,7 +143,6 @@ OTHER_RUNS = {
 
 @pytest.mark.parametrize("other", OTHER_RUNS.values(), ids=OTHER_RUNS)
 def test_a_run_on_other_data_by_other_libraries_or_on_another_machine_is_another_run(monkeypatch, other):
-    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: None)  # there is no second one here
     before, arguments = folder(), {}
     if isinstance(other, dict):
         arguments = other
@@ -139,6 +150,10 @@ def test_a_run_on_other_data_by_other_libraries_or_on_another_machine_is_another
         monkeypatch.setattr(*other)
 
     assert folder(**arguments) != before
+
+
+def test_a_run_of_the_same_machine_beside_another_is_another_run():
+    assert len({folder(group=group) for group in (Pair(), Pair(processor="another"), Pair(machine="another"))}) == 3
 
 
 def test_a_run_of_other_sources_is_another_run_wherever_they_lie(tmp_path, monkeypatch):
@@ -153,11 +168,7 @@ def test_a_run_of_other_sources_is_another_run_wherever_they_lie(tmp_path, monke
     assert folders[0] == folders[1] != folders[2]
 
 
-def test_the_processes_of_a_run_must_agree_on_parameters_libraries_and_precision(monkeypatch):
-    compared = {}
-    monkeypatch.setattr(ProcessGroup, "require_same", lambda group, values: compared.update(values))
-
-    folder(machine=Machine(torch.device("cpu"), torch.bfloat16))
-
-    assert compared["precision"] == "torch.bfloat16"
-    assert (compared["lr"], compared["torch"]) == (QUICK["lr"], torch.__version__)
+@pytest.mark.parametrize("name", ["lr", "torch", "precision"])
+def test_the_processes_of_a_run_must_agree_on_parameters_libraries_and_precision(name):
+    with pytest.raises(UserError, match=f"process 1 .* {name}$"):
+        folder(group=Pair(**{name: "another"}))

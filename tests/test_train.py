@@ -8,7 +8,7 @@ from helpers.training import Killed, StopAt, small_model, write_small_project
 
 from src.pipeline.process import Interrupted, UserError
 from src.resnet.model_file import read_tensors
-from src.train.live import open_live
+from src.train.live import log_run, open_live
 from src.train.stage import main
 
 
@@ -108,13 +108,13 @@ def test_metrics_that_cannot_be_written_are_an_error_that_names_them(in_project)
     with pytest.raises(UserError, match="metrics/train"), open_live(writes=True) as live:
         (in_project.path / "metrics/train").rename(in_project.path / "metrics/gone")
         (in_project.path / "metrics/train").write_text("in its place")
-        live.log_run(dataset="sample")
+        log_run(live, dataset="sample")
 
 
 def test_a_process_that_is_not_the_main_one_writes_no_metrics(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     with open_live(writes=False) as live:
-        live.log_run(dataset="mnist")
+        log_run(live, dataset="mnist")
 
     assert list(tmp_path.iterdir()) == []

@@ -46,36 +46,49 @@ def changed(model: nn.Module, state: dict) -> list[str]:
     return [name for name in ours if name not in state or not torch.equal(ours[name], state[name].float())]
 
 
+def prefixed(state: dict, prefix: str) -> dict:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def checkpoint(state: dict) -> dict:
+    """What a training of somebody else's saves."""
+    wrapped = prefixed(state, "model.backbone.") | {"model.head.weight": torch.zeros(1)}
+    return {"epoch": 3, 0: None, "optimizer": {"state": {0: torch.zeros(1)}}, "state_dict": wrapped}
+
+
 CONV1, FC = ["conv1.weight"], ["fc.weight", "fc.bias"]
 
 
 @pytest.mark.parametrize(
-    ("write", "file", "shape", "expected"),
+    ("write", "file", "shape", "stored", "expected"),
     [
-        (torch.save, "w.pth", dict, CONV1 + FC),
-        (torch.save, "w.pth", lambda state: without(state, "num_batches_tracked"), CONV1 + FC),
-        (save_file, "w.safetensors", lambda state: without(state, "fc."), CONV1 + FC),
-        (save_file, "w.safetensors", grey_of_ten_classes, []),
+        (torch.save, "w.pth", dict, dict, CONV1 + FC),
+        (torch.save, "w.pth", lambda state: without(state, "num_batches_tracked"), dict, CONV1 + FC),
+        (torch.save, "w.pth", dict, checkpoint, CONV1 + FC),
+        (save_file, "w.safetensors", grey_of_ten_classes, lambda state: prefixed(state, "module._orig_mod."), []),
+        (save_file, "w.safetensors", lambda state: without(state, "fc."), dict, CONV1 + FC),
     ],
 )
-def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file, shape, expected):
+def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file, shape, stored, expected):
     state, model = shape(published), build_model(10)
-    write({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / file)
+    write(stored({name: tensor.contiguous() for name, tensor in state.items()}), tmp_path / file)
 
     load_weights(model, read_weights(tmp_path / file), "sum")
 
     assert changed(model, state) == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize("conv1_init", ["sum", "mean", "new"])
-def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init):
+def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init, dtype):
     model, image = build_model(10), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    rgb = F.conv2d(image.expand(-1, 3, -1, -1), published["conv1.weight"], stride=2, padding=3)
+    kernels = published["conv1.weight"].to(dtype)
+    rgb = F.conv2d(image.expand(-1, 3, -1, -1), kernels.float(), stride=2, padding=3)
     expected = {"sum": rgb, "mean": rgb / 3, "new": model.conv1(image)}[conv1_init]
 
-    load_weights(model, published, conv1_init)
+    load_weights(model, published | {"conv1.weight": kernels}, conv1_init)
 
-    torch.testing.assert_close(model.conv1(image), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.conv1(image), expected, rtol=1e-5, atol=1e-5)
 
 
 class Trap:
@@ -90,7 +103,7 @@ WRONG = {  # what the file w.pth holds, and what the line names
     "one tensor too many": (lambda state: state | {"se.weight": torch.zeros(1)}, "se.weight"),
     "another shape": (lambda state: state | {"bn1.bias": torch.zeros(65)}, r"bn1.bias .*\(65,\), not \(64,\)"),
     "NaN": (lambda state: state | {"bn1.bias": ONE_NAN}, "bn1.bias .*NaN"),
-    "a list": (lambda state: [torch.zeros(1)], "not a state dict"),
+    "a list": (lambda state: [torch.zeros(1)], "no state dict"),
     "a program": (lambda state: Trap(), ""),
 }
 

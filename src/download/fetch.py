@@ -108,7 +108,7 @@ async def _read_url(url: str, name: str, size: int) -> bytes:
     try:
         async with clock, session, session.get(url, raise_for_status=True, middlewares=[_choose_proxy]) as response:
             with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-                # aiohttp's own time-out does not notice that it has given up on chunks which make no sense.
+                # aiohttp stops at a malformed chunk without an error, and its own time-out does not end the wait.
                 while chunk := await asyncio.wait_for(response.content.readany(), READ_TIMEOUT):
                     content += chunk
                     bar.update(len(chunk))
@@ -126,7 +126,7 @@ async def _read_url(url: str, name: str, size: int) -> bytes:
         raise SourceError(f"can't be reached: {who}{error.host}:{error.port}: {cause}") from error
     except aiohttp.TooManyRedirects as error:
         raise SourceError("redirects in a circle") from error
-    except aiohttp.ClientResponseError as error:  # for what is no HTTP too: the parser calls that a 400
+    except aiohttp.ClientResponseError as error:  # aiohttp raises it for an answer that is not HTTP too, as a 400
         who = "the proxy " * isinstance(error, aiohttp.ClientHttpProxyError)
         passing = error.status >= 500 or error.status in (408, 429)  # the last two ask for patience
         raise SourceError(f"{who}answers {error.status} {' '.join(error.message.split())}", passing=passing) from error

@@ -46,7 +46,7 @@ class Batches:
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, params: Params, group: ProcessGroup) -> None:
         self._images, self._labels, self._params, self._group = images, labels, params, group
         self.images = len(labels)
-        if self.images // len(self) < group.world_size:
+        if self.images // len(self) < 2 * group.world_size:
             raise UserError(f"batch_size = {params.batch_size} is too small for {group.world_size} processes")
 
     def __len__(self) -> int:

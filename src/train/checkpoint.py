@@ -59,9 +59,8 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
             name: value for name, value in torch.cpu.get_capabilities().items() if not name.startswith("num_")
         },
         "variables": {name: os.environ.get(name) for name in CPU_VARIABLES},
-        "processes": group.world_size,
     }
-    return shared | here
+    return shared | {"processes": group.all_gather(here)}
 
 
 class Checkpoint:
@@ -69,7 +68,7 @@ class Checkpoint:
 
     def __init__(self, identity: Mapping[str, Any]) -> None:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self.folder = checkpoints_folder() / name[:16]
+        self.folder = project_root() / ".dvc" / "tmp" / "checkpoints" / name[:16]  # beside DVC's own, out of Git
         self._saved_at = time.monotonic()
 
     @property
@@ -127,8 +126,3 @@ class Checkpoint:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("*.pt"), reverse=True)
-
-
-def checkpoints_folder() -> Path:
-    """Find where all runs of this project keep their checkpoints: beside DVC's own temporary files, out of Git."""
-    return project_root() / ".dvc" / "tmp" / "checkpoints"

@@ -13,72 +13,6 @@ from src.pipeline.process import UserError
 from src.train.trainer import Metrics
 
 
-class LiveMetrics:
-    """Loss and accuracy of each epoch, as ``metrics/train/plots/metrics/<set>/<metric>.tsv``.
-
-    Args:
-        live: None in a process that does not write.
-    """
-
-    def __init__(self, live: Live | None) -> None:
-        self._live = live
-
-    def log_epoch(self, results: dict[str, Metrics]) -> None:
-        """Write one epoch's metrics of each set. A set that is not there gets empty curves, which dvc.yaml names.
-
-        Raises:
-            UserError: they can't be written.
-        """
-        if not self._live:
-            return
-        with _writing():
-            self._live.step = max(1, self._live.step)  # epochs are counted from 1
-            for name in SETS:
-                for metric in Metrics._fields:
-                    if name in results:
-                        self._live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
-                    else:
-                        write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
-            self._live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
-            self._live.next_step()
-
-    def log_run(self, **values: str | int) -> None:
-        """Add to ``metrics/train/metrics.json`` what is no curve.
-
-        Raises:
-            UserError: it can't be written.
-        """
-        if not self._live:
-            return
-        with _writing():
-            for name, value in values.items():
-                self._live.log_metric(name, value, plot=False)
-
-
-@contextmanager
-def open_live(*, writes: bool) -> Iterator[LiveMetrics]:
-    """Open dvclive on an empty ``metrics/train``; where this process does not write, open nothing.
-
-    Raises:
-        UserError: the files can't be written, or the Git repository has no commit yet, without which dvclive can't
-            start.
-    """
-    if not writes:
-        yield LiveMetrics(None)
-        return
-    try:
-        with _writing():  # reports, dvc.yaml and experiments are DVC's here
-            live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
-    except SCMError as error:
-        raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
-    try:
-        yield LiveMetrics(live)
-    finally:
-        # Beside its own files it removes a marker for VS Code, which another run of the queue may just have removed.
-        with _writing(), contextlib.suppress(FileNotFoundError):
-            live.end()
-
-
 @contextmanager
 def _writing() -> Iterator[None]:
     """Turn what the system says of files that can't be written into a `UserError`."""
@@ -86,3 +20,53 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"can't write {TRAIN_METRICS_DIR}: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_live(*, writes: bool) -> Iterator[Live | None]:
+    """Open dvclive on an empty ``metrics/train``; where this process does not write, open nothing.
+
+    Raises:
+        UserError: the files can't be written, or the Git repository has no commit yet, without which dvclive can't
+            start.
+    """
+    if not writes:
+        yield None
+        return
+    try:
+        with _writing():  # reports, dvc.yaml and experiments are DVC's here
+            live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
+    except SCMError as error:
+        raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
+    try:
+        yield live
+    finally:
+        # Beside its own files it removes a marker for VS Code, which another run of the queue may just have removed.
+        with _writing(), contextlib.suppress(FileNotFoundError):
+            live.end()
+
+
+@_writing()
+def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
+    """Write one epoch's loss and accuracy on each set, as ``metrics/train/plots/metrics/<set>/<metric>.tsv``.
+
+    A set that is not there gets empty curves, which dvc.yaml names. Raises `UserError` where they can't be written.
+    """
+    if live:
+        live.step = max(1, live.step)  # epochs are counted from 1
+        for name in SETS:
+            for metric in Metrics._fields:
+                if name in results:
+                    live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
+                else:
+                    write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
+        live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
+        live.next_step()
+
+
+@_writing()
+def log_run(live: Live | None, **values: str | int) -> None:
+    """Add to ``metrics/train/metrics.json`` what is no curve. Raises `UserError` where it can't be written."""
+    if live:
+        for name, value in values.items():
+            live.log_metric(name, value, plot=False)

@@ -17,7 +17,7 @@ from src.resnet.network import build_model, trim, untrim
 from src.sampling.seeding import derive_seed
 from src.sampling.split import load_sets
 from src.train.checkpoint import Checkpoint, run_identity
-from src.train.live import open_live
+from src.train.live import log_epoch, log_run, open_live
 from src.train.processes import process_group
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
@@ -35,19 +35,21 @@ def main() -> None:
         # Build what trains them, and go on where an earlier run of the same stopped.
         checkpoint = Checkpoint(run_identity(params, manifest, machine, group))
         trainer = Trainer(params, trim(untrimmed, params.image_size), sets, machine, group, checkpoint)
+        machines = " and ".join(dict.fromkeys(group.all_gather(str(machine))))
         trainer.say(
             f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
-            f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps on {machine}"
+            f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps on {machines}"
         )
         trainer.resume()
 
         # Train epoch by epoch, the curves written as it goes.
         with open_live(writes=group.is_main) as live:
-            for results in trainer.history:
-                live.log_epoch(results)
+            for results in trainer.state.history:
+                log_epoch(live, results)
             while not trainer.done:
-                live.log_epoch(trainer.run_epoch(stop))
-            live.log_run(
+                log_epoch(live, trainer.run_epoch(stop))
+            log_run(
+                live,
                 training_images=len(sets["train"].labels),
                 dataset=manifest.dataset,
                 initial_weights=manifest.initial_weights,
@@ -56,7 +58,7 @@ def main() -> None:
         # Save the model, and what the run used.
         require_unchanged_inputs()
         if group.is_main:
-            model = untrim(trainer.evaluated_model, untrimmed)
+            model = untrim(trainer.state.evaluated_model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
             write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
             checkpoint.remove()

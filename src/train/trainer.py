@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from itertools import islice
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ class MeanMetrics:
 
     def compute(self, group: ProcessGroup) -> Metrics:
         """Compute the means over the images of all processes. Waits for the device."""
-        loss, right, images = group.all_gather(self.totals).sum(0).tolist()
+        loss, right, images = map(math.fsum, zip(*group.all_gather(self.totals.tolist()), strict=True))
         return Metrics(loss / images, right / images)
 
 
@@ -69,6 +70,10 @@ class Trainer:
         machine: to train on.
         group: the processes that train together.
         checkpoint: to go on from, and to keep up to date.
+
+    Attributes:
+        state: of the run.
+        total_steps: how many steps it takes.
     """
 
     def __init__(
@@ -83,34 +88,21 @@ class Trainer:
         self._params, self._machine, self._group, self._checkpoint = params, machine, group, checkpoint
         images, labels = self._on_device(sets["train"])
         self._batches = Batches(images, labels, params, group)
-        evaluated = {name: self._on_device(data) for name, data in sets.items() if name != "train"}
-        self._shards = {
-            name: (group.shard(images), group.shard(labels)) for name, (images, labels) in evaluated.items()
-        }
+        self._evaluated = {name: self._on_device(data) for name, data in sets.items() if name != "train"}
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
-        self._state = TrainingState(params, model, self.total_steps, machine, group)
+        self.state = TrainingState(params, model, self.total_steps, machine, group)
 
     @property
     def done(self) -> bool:
         """Whether all epochs are through. The last one may be a part of one."""
-        return len(self.history) * len(self._batches) >= self.total_steps
-
-    @property
-    def history(self) -> list[dict[str, Metrics]]:
-        """For each finished epoch the metrics of each set, by its name."""
-        return self._state.history
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """The model that is evaluated and saved."""
-        return self._state.evaluated_model
+        return len(self.state.history) * len(self._batches) >= self.total_steps
 
     def resume(self) -> None:
         """Go on from the checkpoint, if it holds anything."""
         state = self._group.broadcast(self._checkpoint.load() if self._group.is_main else None)
         if state:
-            self._state.load_state_dict(state)
-            self.say(f"train: going on from step {self._state.step} of {self.total_steps}, where a run stopped")
+            self.state.load_state_dict(state)
+            self.say(f"train: going on from step {self.state.step} of {self.total_steps}, where a run stopped")
 
     def run_epoch(self, stop: StopSignal) -> dict[str, Metrics]:
         """Train to the end of the epoch, from wherever in it the run stands, and evaluate.
@@ -122,11 +114,12 @@ class Trainer:
         start = time.perf_counter()
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
-        results = {"train": self._state.totals.compute(self._group)}
-        results |= {name: self._evaluate(images, labels, stop) for name, (images, labels) in self._shards.items()}
+        results = {"train": self.state.totals.compute(self._group)}
+        self._group.broadcast_buffers(self.state.evaluated_model)
+        results |= {name: self._evaluate(*data, stop) for name, data in self._evaluated.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
-        self._state.end_epoch(results)
+        self.state.end_epoch(results)
         self.say(self._epoch_line(results, rate, time.perf_counter() - start))
         return results
 
@@ -141,8 +134,8 @@ class Trainer:
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""
-        epoch, images = len(self.history), 0
-        first_step = self._state.step - epoch * len(self._batches)
+        epoch, images = len(self.state.history), 0
+        first_step = self.state.step - epoch * len(self._batches)
         steps = min(len(self._batches), self.total_steps - epoch * len(self._batches))
         total = self._batches.images * steps // len(self._batches)
         with tqdm(
@@ -154,12 +147,13 @@ class Trainer:
             leave=False,
         ) as bar:
             for batch in islice(self._batches.epoch(epoch, first_step), steps - first_step):
-                loss = self._state.training_step(batch)
+                loss = self.state.training_step(batch)
                 images += batch.size
                 bar.update(batch.size)
-                if self._state.step % CHECK_EVERY == 0:
-                    self._check_loss(loss.item())
-                    bar.set_postfix(loss=f"{loss.item():.4f}")
+                if self.state.step % CHECK_EVERY == 0:
+                    mean = fmean(self._group.all_gather(loss.item()))
+                    self._check_loss(mean)
+                    bar.set_postfix(loss=f"{mean:.4f}")
                 self._raise_if_stopped(stop)
         return images
 
@@ -167,19 +161,19 @@ class Trainer:
         """Save where a checkpoint is due; where a stop is asked for, save and stop. In all processes together."""
         # The main process alone saves. While the run is evaluated, its state stays as it was saved.
         due = training and self._group.is_main and self._checkpoint.age > 60 * self._params.checkpoint_minutes
-        stop_now, save_now = self._group.all_reduce_any(stop.received is not None, due)
+        stop_now, save_now = map(any, zip(*self._group.all_gather((stop.received is not None, due)), strict=True))
         saved = self._save() if stop_now or save_now else True
         if stop_now:
-            state = f"step {self._state.step} is saved; run the same command again to go on from there"
-            raise Interrupted(state if saved else "NOT saved", stop.received or signal.SIGTERM)
+            state = f"step {self.state.step} is saved; run the same command again to go on from there"
+            raise self._group.for_all(Interrupted(state if saved else "NOT saved", stop.received or signal.SIGTERM))
 
     def _save(self) -> bool:
         """Save a checkpoint, or warn that it can't be done: training itself is not worth stopping for it."""
-        state = self._state.state_dict()
-        self._check_loss(state["totals"].sum(0)[0].item())
+        state = self.state.state_dict()
+        self._check_loss(math.fsum(loss for loss, *_ in state["totals"]))
         if self._group.is_main:
             try:
-                self._checkpoint.save(self._state.step, state)
+                self._checkpoint.save(self.state.step, state)
             except UserError as error:
                 print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
                 return False
@@ -187,24 +181,26 @@ class Trainer:
 
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(loss):
-            self._checkpoint.remove()  # to go on from it would end here again
-            raise UserError(f"the loss is {loss} after step {self._state.step}; try a smaller lr")
+            if self._group.is_main:
+                self._checkpoint.remove()  # to go on from it would end here again
+            raise self._group.for_all(UserError(f"the loss is {loss} after step {self.state.step}; try a smaller lr"))
 
     def _evaluate(self, images: torch.Tensor, labels: torch.Tensor, stop: StopSignal) -> Metrics:
-        """Compute the mean loss and the accuracy on the set of which each process holds a shard."""
-        means = MeanMetrics(self._machine.device)
-        most = int(self._group.all_gather(torch.tensor([len(labels)])).max())
-        # The same number of batches for all, so that they stop together.
-        count = math.ceil(most / inference_batch_size(self._params.image_size))
-        for some, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
-            logits = predict_logits(self.evaluated_model, some, self._params.image_size, self._machine)
-            means.update(logits, their_labels)
+        """Compute the mean loss and the accuracy on a set. Each process takes its shard of each batch."""
+        means, group = MeanMetrics(self._machine.device), self._group
+        count = math.ceil(len(labels) / (inference_batch_size(self._params.image_size) * group.world_size))
+        for batch, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
+            shard = group.shard(batch)
+            logits = predict_logits(self.state.evaluated_model, shard, self._params.image_size, self._machine)
+            means.update(logits, group.shard(their_labels))
             self._raise_if_stopped(stop, training=False)
         return means.compute(self._group)
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
         parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
-        return f"{self._epoch_name(len(self.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+        return (
+            f"{self._epoch_name(len(self.state.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
+        )
 
     def _epoch_name(self, number: int) -> str:
         return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"
@@ -224,8 +220,9 @@ class TrainingState:
     ) -> None:
         self._machine, self._group = machine, group
         self._label_smoothing, self._ema_decay = params.label_smoothing, params.ema_decay
-        model = model.to(machine.device).to(memory_format=torch.channels_last)
-        self._model = group.convert_sync_batchnorm(model)
+        self._model = model.to(machine.device).to(memory_format=torch.channels_last)
+        example = torch.zeros(1, 1, params.image_size, params.image_size, device=machine.device)
+        self._parallel = group.parallel(self._model, example)
         self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
         self._optimizer = build_optimizer(params, self._model)
         self._scheduler = build_schedule(params, self._optimizer, total_steps)
@@ -240,15 +237,14 @@ class TrainingState:
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         """Take one step on this process's shard of a batch; return its loss, on the device."""
-        self._model.train()
+        self._parallel.train()
         with self._machine.autocast():
-            logits = self._model(batch.inputs)
+            logits = self._parallel(batch.inputs)
         loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=self._label_smoothing)
-        # This shard's part of the mean over the whole batch; a factor of 1 for a single process.
-        weight = len(batch.labels) / batch.size
+        # The mean over all processes' losses with these weights is that over the whole batch; 1 for a single process.
+        weight = len(batch.labels) * self._group.world_size / batch.size
         self._optimizer.zero_grad()
         (loss * weight).backward()
-        self._group.add_gradients(self._model)
         self._optimizer.step()
         self._scheduler.step()
         if self._averaged:
@@ -268,14 +264,14 @@ class TrainingState:
         return {
             "step": self.step,
             "history": [{name: tuple(metrics) for name, metrics in results.items()} for results in self.history],
-            "totals": self._group.all_gather(self.totals.totals),
+            "totals": self._group.all_gather(self.totals.totals.tolist()),
         } | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.step = state["step"]
         self.history = [{name: Metrics(*metrics) for name, metrics in results.items()} for results in state["history"]]
-        self.totals.totals.copy_(state["totals"][self._group.rank])
+        self.totals.totals.copy_(torch.tensor(state["totals"][self._group.rank], dtype=torch.float64))
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

@@ -25,11 +25,9 @@ def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> l
     Returns:
         What each of them returned, by rank; None for one that ended without returning.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    shared = torchrun_variables(count)
     torch.multiprocessing.start_processes(
-        _run, (count, port, folder, function, args), nprocs=count, start_method=START_METHOD
+        _run, (shared, folder, function, args), nprocs=count, start_method=START_METHOD
     )
     files = [folder / f"{rank}.pt" for rank in range(count)]
     results = [torch.load(file, weights_only=False) if file.exists() else None for file in files]
@@ -38,14 +36,23 @@ def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> l
     return results
 
 
-def _run(rank: int, count: int, port: int, folder: Path, function: Callable, args: tuple) -> None:
-    os.environ |= {
+def torchrun_variables(count: int) -> dict[str, str]:
+    """Choose what ``torchrun`` sets for each of ``count`` processes of one machine: all but the ``RANK``."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return {
         "TORCHELASTIC_RUN_ID": "test",  # by which PyTorch tells that torchrun started it
-        "RANK": str(rank),
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "GROUP_WORLD_SIZE": "1",
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
     }
+
+
+def _run(rank: int, shared: dict[str, str], folder: Path, function: Callable, args: tuple) -> None:
+    os.environ |= shared | {"RANK": str(rank)}
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")) as group:
         result = function(group, *args)

@@ -103,8 +103,8 @@ def train_to_the_end(
         trainer.run_epoch(stop)
     return {
         "checkpoint": checkpoint.load(),
-        "history": trainer.history,
-        "model": trainer.evaluated_model.state_dict(),
+        "history": trainer.state.history,
+        "model": trainer.state.evaluated_model.state_dict(),
     }
 
 
