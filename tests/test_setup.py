@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ class Bare(Project):
         (path / "requirements.txt").write_text("# nothing\n")
         (path / "tools").mkdir(exist_ok=True)
         self.let_be_free(100)
+
+    def be_quick(self) -> None:
+        """Have `python3 -m venv` make, in no time, what does as this process's Python does."""
+        program = self.path / "tools/python3"
+        make = 'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"'
+        program.write_text(f'#!/bin/sh\n[ "$2" != venv ] || {{ {make}; exit; }}\nexec {sys.executable} "$@"\n')
+        program.chmod(0o755)
 
     def let_be_free(self, gigabytes: int) -> None:
         """Have `df` say so."""
@@ -82,6 +90,59 @@ def test_an_environment_is_made_once_and_mends_itself(bare, damage):
 
     done = bare.run(".venv/bin/pip", "--version")  # a script, whose first line names its Python
     assert str(bare.path) in done.stdout
+
+
+@pytest.mark.parametrize("where", ["in the folder", "behind a link", "of another checkout"])
+def test_an_environment_made_by_hand_or_for_another_checkout_is_used(bare, tmp_path_factory, where):
+    bare.be_quick()
+    folder = bare.path / ".venv"
+    if where != "in the folder":
+        folder.symlink_to(tmp_path_factory.mktemp("elsewhere"))
+    bare.run("python3", "-m", "venv", ".venv")
+    (folder / "a file").touch()
+    if where == "of another checkout":
+        (folder / "location").write_text(f"{folder.resolve().parent}\n")
+
+    bare.run("make", "setup")
+
+    assert bare.run("make", "setup").stdout == ""
+    assert (folder / "a file").exists()
+
+
+@pytest.mark.parametrize("there", ["a full folder", "a link to one", "a link to nothing", "a file"])
+def test_what_is_no_environment_and_not_made_by_the_setup_is_refused_and_left_alone(
+    bare, tmp_path_factory, fails, there
+):
+    folder = bare.path / ".venv"
+    other = tmp_path_factory.mktemp("elsewhere")
+    (other / "lib").write_text("of the user's")
+    if there == "a full folder":
+        other.rename(folder)
+    elif there == "a file":
+        (other / "lib").rename(folder)
+    else:
+        folder.symlink_to(other if there == "a link to one" else "no such folder")
+    before = sorted(str(path) for path in [folder, *folder.rglob("*")])
+
+    fails(bare.run("make", "setup", ok=False), ".venv", "move it away")
+
+    assert sorted(str(path) for path in [folder, *folder.rglob("*")]) == before
+
+
+def test_an_environment_is_the_same_by_whichever_path_and_mending_it_says_so_and_keeps_other_files(bare):
+    bare.be_quick()
+    (bare.path / ".venv").symlink_to(bare.path / "tools/empty")
+    (bare.path / "tools/empty").mkdir()
+    bare.run("make", "setup")
+    (bare.path / "link").symlink_to(".")
+    assert bare.run("sh", "-c", "cd link && PYTHON=python3 .ci/setup requirements.txt").stdout == ""
+    (bare.path / ".venv/a file").touch()
+    (bare.path / ".venv/bin/python").unlink()
+
+    done = bare.run("make", "setup")
+
+    assert "setup: .venv" in done.stdout
+    assert (bare.path / ".venv/a file").exists()
 
 
 def test_a_disk_that_is_too_small_or_a_python_that_is_not_there_is_told_before_anything_is_installed(bare, fails):
