@@ -37,6 +37,25 @@ def test_what_git_says_of_a_repository_that_it_does_not_trust_is_passed_on(train
 
 
 @needs_posix
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        (("git", "checkout", "-q", "--detach"), "git switch main"),
+        (("git", "config", "remote.origin.partialclonefilter", "blob:none"), "--filter"),
+        (("true",), None),
+    ],
+    ids=["on no branch", "partial", "sound"],
+)
+def test_a_clone_in_which_dvc_would_lose_a_commit_or_hang_is_noticed_before_the_run(project, state, named):
+    project.run(*state)
+
+    warnings = project.run(".ci/check-commit").stderr.splitlines()
+
+    assert len(warnings) == (named is not None)
+    assert all(named in line for line in warnings)
+
+
+@needs_posix
 @pytest.mark.slow
 def test_after_a_refused_experiment_the_command_of_the_page_brings_the_parameters_back_ten_times(project):
     (command,) = set(re.findall(r"`(touch [^`]+)`", project.read("docs/troubleshooting.md")))
