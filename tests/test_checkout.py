@@ -1,5 +1,6 @@
 """Any state of the checkout: it works, or one line says what to type, and nothing is lost."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +34,39 @@ def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fai
 @needs_posix
 def test_what_git_says_of_a_repository_that_it_does_not_trust_is_passed_on(trained, fails):
     fails(trained.run(*MAKE_REPRO, ok=False, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"), "safe.directory")
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        (("git", "checkout", "-q", "--detach"), "git switch main"),
+        (("git", "config", "remote.origin.partialclonefilter", "blob:none"), "--filter"),
+        (("true",), None),
+    ],
+    ids=["on no branch", "partial", "sound"],
+)
+def test_a_clone_in_which_dvc_would_lose_a_commit_or_hang_is_noticed_before_the_run(project, state, named):
+    project.run(*state)
+
+    warnings = project.run(".ci/check-commit").stderr.splitlines()
+
+    assert len(warnings) == (named is not None)
+    assert all(named in line for line in warnings)
+
+
+@needs_posix
+@pytest.mark.slow
+def test_after_a_refused_experiment_the_command_of_the_page_brings_the_parameters_back_ten_times(project):
+    (command,) = set(re.findall(r"`(touch [^`]+)`", project.read("docs/troubleshooting.md")))
+    before = project.read("params.yaml")
+    assert "lr: 0.008" in before
+
+    for _ in range(10):
+        project.run("dvc", "exp", "run", "-S", "lr=7.008", ok=False)  # DVC leaves it there, and no byte longer
+        assert "lr: 7.008" in project.read("params.yaml")
+        project.run("sh", "-c", command)
+        assert project.read("params.yaml") == before
 
 
 @pytest.mark.slow

@@ -337,3 +337,19 @@ def test_what_a_kill_left_is_gone_after_the_run_and_what_a_file_manager_left_dis
     download.main()
 
     assert [path.name for path in RAW.glob(".*")] == [".DS_Store"]
+
+
+@pytest.mark.parametrize(
+    ("params", "variable"),
+    [({"dataset": "mnist"}, "MNIST_MIRROR"), ({"weights": "imagenet"}, "RESNET18_WEIGHTS")],
+)
+def test_a_source_that_the_user_names_and_that_fails_ends_the_run_whatever_the_fallback(
+    in_project, monkeypatch, params, variable
+):
+    monkeypatch.setenv(variable, "no/such/copy")
+    in_project.set_params(**params, offline_fallback=True)
+
+    with pytest.raises(UserError, match="no/such/copy"):
+        download.main()
+
+    assert not Path("data/manifest.json").exists()

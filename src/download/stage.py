@@ -50,7 +50,7 @@ def main() -> None:
         try:
             initial_weights = download_imagenet()
         except FetchError as error:
-            if not params.offline_fallback:
+            if not params.offline_fallback or from_environment("RESNET18_WEIGHTS"):
                 raise UserError(explain(error, "RESNET18_WEIGHTS", "weights=random")) from error
             initial_weights = RANDOM
             warnings += ["ImageNet weights could not be downloaded: training starts from RANDOM ones.", *error.reasons]
@@ -61,7 +61,7 @@ def main() -> None:
         try:
             download_mnist()
         except FetchError as error:
-            if not params.offline_fallback:
+            if not params.offline_fallback or from_environment("MNIST_MIRROR"):  # who names a source wants its data
                 raise UserError(explain(error, "MNIST_MIRROR", "dataset=sample")) from error
             dataset = "sample"
             warnings += ["MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.", *error.reasons]
@@ -128,5 +128,7 @@ def write_manifest(dataset: str, weights: InitialWeights) -> None:
 
 def explain(error: FetchError, variable: str, override: str) -> str:
     """Say why each source lacks the file, and what the ways out are."""
-    ways_out = f"point {variable} at a copy (a URL or a path), or -S {override}, or -S offline_fallback=true"
+    ways_out = (
+        f"point {variable} at a copy (a URL or a path), or -S {override}, or unset it, with offline_fallback=true"
+    )
     return "\n".join([f"{error}:", *(f"  {reason}" for reason in error.reasons), f"ways out: {ways_out}"])

@@ -44,6 +44,9 @@ def serve(
 
         do_CONNECT = do_GET  # what a proxy is asked
 
+        def do_HEAD(self) -> None:
+            self.send_error(405)  # uv then asks by GET
+
         def log_message(self, *_: object) -> None:
             pass
 
