@@ -23,6 +23,8 @@ from helpers.pictures import (
     extent,
     huge,
     in_mode,
+    png,
+    progressive_jpeg,
     reading,
     seen,
 )
@@ -33,6 +35,7 @@ from benchmarks.scenes import KINDS, marker, thin_pen
 from src.mnist.dataset import load_images, load_manifest
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
 from src.reader.outliers.mnist_style import to_mnist_style
+from src.reader.picture import LARGEST
 from src.reader.recognise import EMPTY, SEVERAL, UNLIKE, recognise
 
 pytest_plugins = "helpers.reader"
@@ -62,6 +65,9 @@ LEAST_RIGHT_BY_KIND = {
 
 # In MiB. A process's peak counts from the one that it was forked from: hence this small one in between.
 PEAK_MEMORY = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss >> 10)"
+
+
+READ_ONE = "import sys; from src.reader.picture import read_grey; read_grey(open(sys.argv[1], 'rb'))"
 
 
 def predict(project: Project, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
@@ -291,6 +297,24 @@ def test_memory_does_not_grow_with_the_number_of_pictures(reader_once, tmp_path,
         peaks[count] = float(peak)
 
     assert peaks[many] < peaks[500] + 80
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(pytest.param(progressive_jpeg(side), id=f"JPEG {side}") for side in (12_000, 16_000, 60_000)),
+        pytest.param(png(10_000, depth=16), id="PNG of 16 bits"),
+        pytest.param(png(10_000, 10_000, 8, 3, (b"PLTE", bytes(6)), (b"tRNS", b"\0")), id="PNG with a palette"),
+    ],
+)
+def test_a_picture_is_read_within_the_memory_that_its_size_may_take_or_refused(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+
+    command = [sys.executable, "-c", PEAK_MEMORY, sys.executable, "-c", READ_ONE, tmp_path / "file"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) < LARGEST / 2**20 + 150  # with Python and its libraries
 
 
 # From a file to the ink, in MNIST's style

@@ -3,12 +3,14 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import mul
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = {  # that are read, by Pillow's names, and how the names of their files end
     "PNG": (".png",),
@@ -23,7 +25,9 @@ FORMATS = {  # that are read, by Pillow's names, and how the names of their file
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
 BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
-LARGEST = 2**29  # bytes that a picture may take when it is decoded: 178 megapixels in colour
+LARGEST = 2**30  # bytes that a picture may take while it is decoded
+DECODER = {"GIF": 16, "WEBP": 18, "TIFF": 16, "AVIF": 16, "HEIF": 16}  # bytes a pixel, as measured and rounded up
+OTHER_DECODER = 10  # likewise: a palette's transparent picture, converted and copied
 
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
 pillow_heif.register_heif_opener()
@@ -81,18 +85,21 @@ def border_of(shape: tuple[int, int]) -> np.ndarray:
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
-    image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
     width, height = image.size
-    wide = image.mode.startswith(("I", "F"))
-    size = width * height * (4 if wide or image.mode == "P" else len(image.getbands()))
+    image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
+    size = image.width * image.height * DECODER.get(image.format or "", OTHER_DECODER)
+    if isinstance(image, JpegImageFile):  # a progressive one has its coefficients in memory, 16 bits each, in full size
+        _, across, down, _ = zip(*image.layer, strict=True)
+        size += 2 * width * height * sum(map(mul, across, down)) // (max(across) * max(down))
     if size > LARGEST:
-        raise ValueError(f"{width} × {height} pixels take {size / 2**20:,.0f} MiB, more than {LARGEST // 2**20}")
+        raise ValueError(f"{width} × {height} pixels take {size / 2**20:,.0f} MiB, more than {LARGEST // 2**20:,}")
     if image.mode in ("1", "P"):  # whose pixels have no mean
         image = image.convert("RGBA" if image.has_transparency_data else "L")
-    if not wide:
-        image.thumbnail((4 * WORKING_SIDE, 4 * WORKING_SIDE), Image.Resampling.BOX)  # before it is copied
+    wide = image.mode.startswith(("I", "F"))  # 16 or 32 bits a pixel, of any range
+    gap = None if wide else 2.0  # Pillow's faster way knows no 16 bits
+    image.thumbnail((4 * WORKING_SIDE, 4 * WORKING_SIDE), Image.Resampling.BOX, gap)  # before it is copied
     image = ImageOps.exif_transpose(image)
-    if wide:  # 16 or 32 bits a pixel, of any range
+    if wide:
         values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
         values -= values.min()
         return _shrink(Image.fromarray(values * (255 / max(values.max(), 1e-9))))
