@@ -2,12 +2,16 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +37,10 @@ from PIL import Image, ImageDraw
 
 from benchmarks.scenes import KINDS, marker, thin_pen
 from src.mnist.dataset import load_images, load_manifest
+from src.reader.command import STANDARD_INPUT, parse_arguments, read_pictures
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
 from src.reader.outliers.mnist_style import to_mnist_style
-from src.reader.picture import LARGEST
+from src.reader.picture import LARGEST, find_pictures
 from src.reader.recognise import EMPTY, SEVERAL, UNLIKE, recognise
 
 pytest_plugins = "helpers.reader"
@@ -174,6 +179,39 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_answered(reader_on
     assert "50000 × 50000" in lines[2]
 
 
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch, capsys):
+    """Root lists any folder: the system's refusal is made up."""
+    closed, picture = tmp_path / "closed", tmp_path / "1.png"
+    closed.mkdir()
+    picture.write_bytes(encoded(drawing()))
+
+    def refusing(real):
+        def refuse(path):
+            if Path(path) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path)
+
+        return refuse
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+    files = list(find_pictures([str(tmp_path)], Counter()))
+
+    assert files == [picture, closed]
+    assert read_pictures(files)[0] == [picture]
+    assert capsys.readouterr().err == f"error: {closed}: Permission denied\n"
+
+
+def test_a_files_name_may_start_with_a_dash(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--json", "-5.PNG", "--strict.jpg", "-"])
+
+    arguments = parse_arguments()
+
+    assert (arguments.json, arguments.strict) == (True, False)
+    assert [Path(name) for name in arguments.images] == [Path("-5.PNG"), Path("--strict.jpg"), STANDARD_INPUT]
+
+
 def test_without_an_environment_the_line_says_what_to_type(tmp_path):
     shutil.copy(ROOT / "predict.py", tmp_path)
 
@@ -226,10 +264,11 @@ def test_either_file_of_the_model_gives_the_same_answers_and_one_without_its_hea
         (tmp_path / f"pictures/{number}.png").write_bytes(encoded(drawing(digit=str(number))))
     (tmp_path / "pictures/A.png").write_bytes(encoded(drawing(digit="A")))
     shutil.copy(reader_once.path / "models/model.safetensors", tmp_path)
+    shutil.copy(reader_once.path / "models/model.onnx", tmp_path / "M.ONNX")
 
     both, onnx, alone = (
         answers(predict(reader_once, "--json", "--model", str(model), str(tmp_path / "pictures")))
-        for model in ("models/model.safetensors", "models/model.onnx", tmp_path / "model.safetensors")
+        for model in ("models/model.safetensors", tmp_path / "M.ONNX", tmp_path / "model.safetensors")
     )
 
     assert [one["warning"] for one in alone] == [None] * 11
@@ -391,10 +430,26 @@ def test_a_photo_is_turned_as_its_exif_says(orientation):
     assert difference(seen(turned, "JPEG", exif=exif), seen(drawing(), "JPEG")) < 4
 
 
-def test_of_several_frames_the_first_is_read():
-    made = seen(drawing(), "TIFF", save_all=True, append_images=[drawing(digit="2")])
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+@pytest.mark.parametrize("blank", [0, 1, 3])
+def test_of_several_frames_the_first_that_is_not_blank_is_read(kind, blank):
+    first, *others = [Image.new("L", (200, 200), level) for level in (240, 255, 230)[:blank]] + [
+        drawing(),
+        drawing(digit="2"),
+    ]
 
-    assert difference(made, seen(drawing())) < 1
+    assert difference(seen(first, kind, save_all=True, append_images=others), seen(drawing())) < 1
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt"])
+def test_a_large_profile_or_text_beside_the_pixels_changes_nothing(name):
+    content = encoded(drawing())
+    chunk = name + b"name\0\0" + zlib.compress(bytes(3 * 2**20))
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+    given = reading(content[:33] + chunk + content[33:]).mnist_image  # after the header
+
+    np.testing.assert_array_equal(given, seen(drawing()))
 
 
 @pytest.mark.parametrize("drawn", [np.asarray, marker])

@@ -1,5 +1,6 @@
 """From what a user names to pictures as grey levels."""
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = {  # that are read, by Pillow's names, and how the names of their files end
@@ -22,6 +23,7 @@ FORMATS = {  # that are read, by Pillow's names, and how the names of their file
     "AVIF": (".avif",),
     "HEIF": (".heic", ".heif"),
 }
+FRAMES = 100  # of an animation or a scan, where the first ones are of one colour
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
 BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
@@ -29,6 +31,7 @@ LARGEST = 2**30  # bytes that a picture may take while it is decoded
 DECODER = {"GIF": 16, "WEBP": 18, "TIFF": 16, "AVIF": 16, "HEIF": 16}  # bytes a pixel, as measured and rounded up
 OTHER_DECODER = 10  # likewise: a palette's transparent picture, converted and copied
 
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # a large text or colour profile changes no pixel
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
 pillow_heif.register_heif_opener()
 
@@ -38,26 +41,32 @@ def find_pictures(names: Sequence[str], passed_over: Counter[str]) -> Iterator[P
 
     A folder stands for the pictures in it and in its subfolders, in the order of their names. Hidden files and folders
     are left out: what systems and editors put there, such as a Mac's ``._5.png``. A folder without pictures is yielded
-    itself.
+    itself, and so is one that can't be read.
 
     Args:
         names: of files, which are taken as they are, and of folders.
         passed_over: counts the other files in folders, by their suffix.
     """
     for path in map(Path, names):
-        pictures = []
-        for file in sorted(path.rglob("*")) if path.is_dir() else []:
-            if any(part.startswith(".") for part in file.relative_to(path).parts) or file.is_dir():
-                continue
+        errors: list[OSError] = []
+        files: list[Path] = []
+        for folder, subfolders, inside in os.walk(path, onerror=errors.append):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            files += [Path(folder, name) for name in inside if not name.startswith(".")]
+        pictures = [Path(error.filename) for error in errors if isinstance(error, PermissionError)]
+        for file in files:
             if file.suffix.lower() in SUFFIXES:
                 pictures.append(file)
             else:
                 passed_over[file.suffix.lower() or "without a suffix"] += 1
-        yield from pictures or [path]
+        yield from sorted(pictures) or [path]
 
 
-def read_grey(file: BinaryIO) -> np.ndarray:
-    """Read the first frame of a picture, upright, at most `WORKING_SIDE` pixels long.
+def read_grey(file: BinaryIO, frame: int = 0) -> np.ndarray:
+    """Read a picture, upright, at most `WORKING_SIDE` pixels long.
+
+    Args:
+        file: of its frames, the first from ``frame`` on that is not of one colour is read.
 
     Returns:
         (H, W) float32 in [0, 255], 0 for black.
@@ -69,11 +78,15 @@ def read_grey(file: BinaryIO) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
             with Image.open(file, formats=tuple(FORMATS)) as image:
-                return _to_grey(image)
+                image.seek(frame)
+                grey = _to_grey(image)
+                others = np.ptp(grey) == 0 and not isinstance(image, JpegImageFile)  # whose others are a phone's aids
+                more = others and file.seekable() and frame + 1 < min(getattr(image, "n_frames", 1), FRAMES)
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"not a picture of the kinds {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ValueError(f"can't be read as a picture: {' '.join(str(error).split())}") from error
+    return read_grey(file, frame + 1) if more else grey
 
 
 def border_of(shape: tuple[int, int]) -> np.ndarray:
