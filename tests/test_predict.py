@@ -388,6 +388,20 @@ def in_transparent_corners() -> Image.Image:
     return picture
 
 
+def in_colours(mode: str) -> Image.Image:
+    """A red digit on a green of the same brightness."""
+    picture = Image.new("RGB", (200, 200), (0, 130, 0))
+    picture.paste((255, 0, 0), mask=drawing(ink=255, background=0))
+    return picture.convert(mode)
+
+
+def far_away() -> Image.Image:
+    """A small digit on a large sheet."""
+    picture = Image.new("L", (4000, 4000), 255)
+    picture.paste(drawing(110, background=255), (3100, 800))  # 85 pixels high
+    return picture
+
+
 def with_specks() -> Image.Image:
     """A digit beside a speck and a line that runs over the picture's edge."""
     picture = drawing()
@@ -403,7 +417,9 @@ def with_specks() -> Image.Image:
         *((drawing(side), 10) for side in (24, 60, 500, 2000)),
         *((drawing(ink=ink, background=other), 2) for ink, other in ((240, 20), (255, 0), (0, 255), (90, 130))),
         *((on_transparent(colour), 4) for colour in ("black", "white", "red")),
+        *((in_colours(mode), 4) for mode in ("RGB", "RGBA", "P")),
         (in_a_margin(), 10),
+        (far_away(), 12),
         (in_transparent_corners(), 4),
         (with_specks(), 1),
     ],

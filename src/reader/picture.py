@@ -27,11 +27,14 @@ FRAMES = 100  # of an animation or a scan, where the first ones are of one colou
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
 BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
+VISIBLE = 16  # grey levels between a flat background and what is on it
+SMALL = 48  # pixels of `WORKING_SIDE`: a smaller digit is looked for in the larger picture
+COLOURED = 5  # how many times a picture's colours must differ by more than its grey levels do
 LARGEST = 2**30  # bytes that a picture may take while it is decoded
 DECODER = {"GIF": 16, "WEBP": 18, "TIFF": 16, "AVIF": 16, "HEIF": 16}  # bytes a pixel, as measured and rounded up
 OTHER_DECODER = 10  # likewise: a palette's transparent picture, converted and copied
 
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # a large text or colour profile changes no pixel
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # pyrefly: ignore  # bytes: a large text or profile changes no pixel
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
 pillow_heif.register_heif_opener()
 
@@ -99,7 +102,7 @@ def border_of(shape: tuple[int, int]) -> np.ndarray:
 
 def _to_grey(image: Image.Image) -> np.ndarray:
     width, height = image.size
-    image.draft("L", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
+    image.draft("YCbCr", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
     size = image.width * image.height * DECODER.get(image.format or "", OTHER_DECODER)
     if isinstance(image, JpegImageFile):  # a progressive one has its coefficients in memory, 16 bits each, in full size
         _, across, down, _ = zip(*image.layer, strict=True)
@@ -107,7 +110,7 @@ def _to_grey(image: Image.Image) -> np.ndarray:
     if size > LARGEST:
         raise ValueError(f"{width} × {height} pixels take {size / 2**20:,.0f} MiB, more than {LARGEST // 2**20:,}")
     if image.mode in ("1", "P"):  # whose pixels have no mean
-        image = image.convert("RGBA" if image.has_transparency_data else "L")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     wide = image.mode.startswith(("I", "F"))  # 16 or 32 bits a pixel, of any range
     gap = None if wide else 2.0  # Pillow's faster way knows no 16 bits
     image.thumbnail((4 * WORKING_SIDE, 4 * WORKING_SIDE), Image.Resampling.BOX, gap)  # before it is copied
@@ -116,9 +119,41 @@ def _to_grey(image: Image.Image) -> np.ndarray:
         values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
         values -= values.min()
         return _shrink(Image.fromarray(values * (255 / max(values.max(), 1e-9))))
+    grey = _levels(image)
+    box = _box_of_small_ink(grey)
+    if box is None or max(image.size) <= WORKING_SIDE:
+        return grey
+    return _levels(image.crop(tuple(round(side * image.width / grey.shape[1]) for side in box)))
+
+
+def _box_of_small_ink(grey: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Find what is alone on a flat background, too small to be read at this size: left, top, right and bottom."""
+    border = border_of(grey.shape)
+    ink = np.abs(grey - np.median(grey[border])) > VISIBLE
+    if not ink.any() or ink[border].any():
+        return None
+    (top, left), (bottom, right) = np.argwhere(ink).min(0), np.argwhere(ink).max(0)
+    side = int(max(bottom - top, right - left)) + 1
+    return (left - side, top - side, right + side, bottom + side) if side < SMALL else None
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    """The grey levels of a picture, shrunk; its colours' own, where these differ and its grey hardly does."""
+    if image.mode == "LAB":  # which Pillow does not convert
+        return _shrink(image.getchannel("L"))
     if image.has_transparency_data:
-        return _put_on_background(_shrink(image.convert("RGBA").convert("LA")))
-    return _shrink(image.getchannel("L") if image.mode == "LAB" else image.convert("L"))
+        image = image.convert("RGBA")
+        grey, colours = (_put_on_background(_shrink(image.convert(mode))) for mode in ("LA", "RGBA"))
+        grey = grey[..., 0]
+    else:
+        grey, colours = _shrink(image.convert("L")), _shrink(image.convert("RGB"))
+    offsets = colours.reshape(-1, 3) - colours.mean((0, 1))
+    variances, axes = np.linalg.eigh(offsets.T @ offsets / len(offsets))
+    if variances[-1] <= COLOURED**2 * grey.var():
+        return grey
+    along = (offsets @ axes[:, -1]).reshape(grey.shape)
+    along -= along.min()
+    return along * min(1, 255 / along.max())
 
 
 def _shrink(image: Image.Image) -> np.ndarray:
@@ -126,12 +161,13 @@ def _shrink(image: Image.Image) -> np.ndarray:
     return np.asarray(image, np.float32)
 
 
-def _put_on_background(grey_alpha: np.ndarray) -> np.ndarray:
-    """Put a partly transparent picture (H, W, 2) on the background that it has, or on one that it stands out from."""
-    grey, opacity = grey_alpha[..., 0], grey_alpha[..., 1] / 255
-    border = border_of(grey.shape)
+def _put_on_background(picture: np.ndarray) -> np.ndarray:
+    """Put a picture (H, W, C + 1), opacity last, on the background that it has, or on one that it stands out from."""
+    levels, opacity = picture[..., :-1], picture[..., -1:] / 255
+    border = border_of(picture.shape[:2])
+    opaque = opacity[border][:, 0] > 0.5
     if np.median(opacity[border]) > 0.5:
-        background = np.median(grey[border][opacity[border] > 0.5])
+        background = np.median(levels[border][opaque], axis=0)
     else:
-        background = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
-    return grey * opacity + background * (1 - opacity)
+        background = 0 if (levels * opacity).mean(2).sum() > 127.5 * opacity.sum() else 255
+    return levels * opacity + background * (1 - opacity)
