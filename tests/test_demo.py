@@ -125,12 +125,14 @@ def test_what_the_page_does_not_send_itself_is_refused(page, session, method, pa
     assert session.send(request, timeout=60).status_code == status
 
 
-def test_a_file_that_was_not_uploaded_is_refused(page, session):
-    picture = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
+@pytest.mark.parametrize("path", ["/etc/hostname", "http://example.com/5.png", "https://example.com/5.png"])
+def test_a_file_that_was_not_uploaded_is_refused_and_nothing_is_fetched(page, session, path):
+    picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
 
     answer = session.post(f"{page.address}gradio_api/run/picture", json={"data": [picture]}, timeout=60)
 
     assert answer.status_code == 500
+    assert "network:" not in page.errors.read_text()
 
 
 @pytest.mark.slow

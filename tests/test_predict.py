@@ -2,12 +2,16 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,8 @@ from helpers.pictures import (
     extent,
     huge,
     in_mode,
+    png,
+    progressive_jpeg,
     reading,
     seen,
 )
@@ -31,8 +37,10 @@ from PIL import Image, ImageDraw
 
 from benchmarks.scenes import KINDS, marker, thin_pen
 from src.mnist.dataset import load_images, load_manifest
+from src.reader.command import STANDARD_INPUT, parse_arguments, read_pictures
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
 from src.reader.outliers.mnist_style import to_mnist_style
+from src.reader.picture import LARGEST, find_pictures
 from src.reader.recognise import EMPTY, SEVERAL, UNLIKE, recognise
 
 pytest_plugins = "helpers.reader"
@@ -62,6 +70,9 @@ LEAST_RIGHT_BY_KIND = {
 
 # In MiB. A process's peak counts from the one that it was forked from: hence this small one in between.
 PEAK_MEMORY = "import resource as r, subprocess as s, sys; s.run(sys.argv[1:]); print(r.getrusage(-1).ru_maxrss >> 10)"
+
+
+READ_ONE = "import sys; from src.reader.picture import read_grey; read_grey(open(sys.argv[1], 'rb'))"
 
 
 def predict(project: Project, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
@@ -168,6 +179,39 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_answered(reader_on
     assert "50000 × 50000" in lines[2]
 
 
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path, monkeypatch, capsys):
+    """Root lists any folder: the system's refusal is made up."""
+    closed, picture = tmp_path / "closed", tmp_path / "1.png"
+    closed.mkdir()
+    picture.write_bytes(encoded(drawing()))
+
+    def refusing(real):
+        def refuse(path):
+            if Path(path) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path)
+
+        return refuse
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+    files = list(find_pictures([str(tmp_path)], Counter()))
+
+    assert files == [picture, closed]
+    assert read_pictures(files)[0] == [picture]
+    assert capsys.readouterr().err == f"error: {closed}: Permission denied\n"
+
+
+def test_a_files_name_may_start_with_a_dash(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--json", "-5.PNG", "--strict.jpg", "-"])
+
+    arguments = parse_arguments()
+
+    assert (arguments.json, arguments.strict) == (True, False)
+    assert [Path(name) for name in arguments.images] == [Path("-5.PNG"), Path("--strict.jpg"), STANDARD_INPUT]
+
+
 def test_without_an_environment_the_line_says_what_to_type(tmp_path):
     shutil.copy(ROOT / "predict.py", tmp_path)
 
@@ -220,10 +264,11 @@ def test_either_file_of_the_model_gives_the_same_answers_and_one_without_its_hea
         (tmp_path / f"pictures/{number}.png").write_bytes(encoded(drawing(digit=str(number))))
     (tmp_path / "pictures/A.png").write_bytes(encoded(drawing(digit="A")))
     shutil.copy(reader_once.path / "models/model.safetensors", tmp_path)
+    shutil.copy(reader_once.path / "models/model.onnx", tmp_path / "M.ONNX")
 
     both, onnx, alone = (
         answers(predict(reader_once, "--json", "--model", str(model), str(tmp_path / "pictures")))
-        for model in ("models/model.safetensors", "models/model.onnx", tmp_path / "model.safetensors")
+        for model in ("models/model.safetensors", tmp_path / "M.ONNX", tmp_path / "model.safetensors")
     )
 
     assert [one["warning"] for one in alone] == [None] * 11
@@ -293,6 +338,24 @@ def test_memory_does_not_grow_with_the_number_of_pictures(reader_once, tmp_path,
     assert peaks[many] < peaks[500] + 80
 
 
+@needs_posix
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(pytest.param(progressive_jpeg(side), id=f"JPEG {side}") for side in (12_000, 16_000, 60_000)),
+        pytest.param(png(10_000, depth=16), id="PNG of 16 bits"),
+        pytest.param(png(10_000, 10_000, 8, 3, (b"PLTE", bytes(6)), (b"tRNS", b"\0")), id="PNG with a palette"),
+    ],
+)
+def test_a_picture_is_read_within_the_memory_that_its_size_may_take_or_refused(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+
+    command = [sys.executable, "-c", PEAK_MEMORY, sys.executable, "-c", READ_ONE, tmp_path / "file"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) < LARGEST / 2**20 + 150  # with Python and its libraries
+
+
 # From a file to the ink, in MNIST's style
 
 
@@ -325,6 +388,20 @@ def in_transparent_corners() -> Image.Image:
     return picture
 
 
+def in_colours(mode: str) -> Image.Image:
+    """A red digit on a green of the same brightness."""
+    picture = Image.new("RGB", (200, 200), (0, 130, 0))
+    picture.paste((255, 0, 0), mask=drawing(ink=255, background=0))
+    return picture.convert(mode)
+
+
+def far_away() -> Image.Image:
+    """A small digit on a large sheet."""
+    picture = Image.new("L", (4000, 4000), 255)
+    picture.paste(drawing(110, background=255), (3100, 800))  # 85 pixels high
+    return picture
+
+
 def with_specks() -> Image.Image:
     """A digit beside a speck and a line that runs over the picture's edge."""
     picture = drawing()
@@ -340,7 +417,9 @@ def with_specks() -> Image.Image:
         *((drawing(side), 10) for side in (24, 60, 500, 2000)),
         *((drawing(ink=ink, background=other), 2) for ink, other in ((240, 20), (255, 0), (0, 255), (90, 130))),
         *((on_transparent(colour), 4) for colour in ("black", "white", "red")),
+        *((in_colours(mode), 4) for mode in ("RGB", "RGBA", "P")),
         (in_a_margin(), 10),
+        (far_away(), 12),
         (in_transparent_corners(), 4),
         (with_specks(), 1),
     ],
@@ -367,10 +446,26 @@ def test_a_photo_is_turned_as_its_exif_says(orientation):
     assert difference(seen(turned, "JPEG", exif=exif), seen(drawing(), "JPEG")) < 4
 
 
-def test_of_several_frames_the_first_is_read():
-    made = seen(drawing(), "TIFF", save_all=True, append_images=[drawing(digit="2")])
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+@pytest.mark.parametrize("blank", [0, 1, 3])
+def test_of_several_frames_the_first_that_is_not_blank_is_read(kind, blank):
+    first, *others = [Image.new("L", (200, 200), level) for level in (240, 255, 230)[:blank]] + [
+        drawing(),
+        drawing(digit="2"),
+    ]
 
-    assert difference(made, seen(drawing())) < 1
+    assert difference(seen(first, kind, save_all=True, append_images=others), seen(drawing())) < 1
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt"])
+def test_a_large_profile_or_text_beside_the_pixels_changes_nothing(name):
+    content = encoded(drawing())
+    chunk = name + b"name\0\0" + zlib.compress(bytes(3 * 2**20))
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+    given = reading(content[:33] + chunk + content[33:]).mnist_image  # after the header
+
+    np.testing.assert_array_equal(given, seen(drawing()))
 
 
 @pytest.mark.parametrize("drawn", [np.asarray, marker])

@@ -17,7 +17,7 @@ from src.pipeline.process import UserError
 from src.pipeline.project import ROOT
 from src.reader.export.onnx_classifier import ONNX_FILE
 from src.reader.head.outlier_head import HEAD_FILE
-from src.reader.picture import find_pictures, read_grey
+from src.reader.picture import SUFFIXES, find_pictures, read_grey
 from src.reader.recognise import Reading, load_classifier, recognise
 from src.resnet.machine import set_up_machine
 
@@ -74,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help=f"{MODEL_FILE} (the default) or {ONNX_FILE}, or a copy of one"
     )
-    return parser.parse_args()
+    names = [f"./{word}" if word.startswith("-") and word.lower().endswith(SUFFIXES) else word for word in sys.argv[1:]]
+    return parser.parse_args(names)  # a file -5.png, as a shell gives it for *, is no option
 
 
 def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
@@ -87,6 +88,7 @@ def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
     for file in files:
         try:
             if file.is_dir():
+                list(file.iterdir())  # raises where it can't be listed
                 raise ValueError("a folder without images")
             with io.BytesIO(sys.stdin.buffer.read()) if file == STANDARD_INPUT else file.open("rb") as opened:
                 pictures.append(read_grey(opened))

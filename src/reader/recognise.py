@@ -54,7 +54,7 @@ def load_classifier(model_file: Path, machine: Machine) -> Classifier:
     Without a head only an empty picture gets a warning. Raises `UserError` where a file is missing, damaged, or not of
     this project, or where the head belongs to another model.
     """
-    if model_file.suffix == ".onnx":
+    if model_file.suffix.lower() == ".onnx":
         return OnnxClassifier(model_file)
     head_file = model_file.with_name(HEAD_FILE.name)
     return TorchClassifier(model_file, machine, head_file if head_file.exists() else None)

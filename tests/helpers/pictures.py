@@ -63,9 +63,28 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes
 
 def huge() -> bytes:
     """A PNG file of a few bytes whose header says 50,000 × 50,000 pixels."""
-    content = encoded(Image.new("L", (1, 1)))
-    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
-    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    return png(50_000, rows=0)
+
+
+def png(side: int, rows: int | None = None, depth: int = 8, colour: int = 0, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A black PNG of ``side`` × ``side`` pixels, with other chunks (name, content); ``colour`` is PNG's own number."""
+    row = bytes(1 + side * depth // 8)
+    packer = zlib.compressobj(1)
+    pixels = b"".join(packer.compress(row) for _ in range(side if rows is None else rows)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+def progressive_jpeg(side: int) -> bytes:
+    """A progressive JPEG of a few bytes whose header says ``side`` × ``side`` pixels, each of three coefficients."""
+    content = bytearray(encoded(Image.new("RGB", (64, 64)), "JPEG", progressive=True, subsampling=0))
+    start = content.index(b"\xff\xc2")
+    content[start + 5 : start + 9] = struct.pack(">HH", side, side)
+    return bytes(content)
 
 
 class Undecided:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -158,10 +158,16 @@ def build_app(page: "Blocks", port: int) -> "FastAPI":
     """Put the page behind what refuses others. Nothing of Gradio's that asks the web or the environment is left on."""
     import fastapi
     import gradio
+    from gradio import processing_utils
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import PlainTextResponse
 
     app = fastapi.FastAPI()
+
+    async def stay_here(url: str) -> NoReturn:
+        raise ValueError(f"{url} is not a picture of this machine")
+
+    processing_utils.async_ssrf_protected_get = stay_here  # pyrefly: ignore  # Gradio would fetch a picture's URL
 
     @app.middleware("http")
     async def refuse(request: "Request", call_next: "RequestResponseEndpoint") -> "Response":
