@@ -33,6 +33,8 @@ def main() -> None:
         print(f"missing  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
     if not has_git_identity():
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
+    if not on_a_branch():
+        print("first    git switch main: HEAD is on no branch, as after a killed `dvc exp run`")
     if train["dataset"] == params.dataset:  # a run on the sample should not take the place of one on the full set
         print("keep it  git add -A && git commit -m 'a run'")
     print(f"next     {ACTIVATE} && dvc exp run -S epochs=5 && dvc metrics diff")
@@ -46,6 +48,11 @@ def has_git_identity() -> bool:
         or subprocess.run(["git", "config", f"user.{key}"], capture_output=True, check=False).returncode == 0
         for key in ("name", "email")
     )
+
+
+def on_a_branch() -> bool:
+    """Whether a commit would be on a branch. DVC leaves HEAD on none where an experiment is killed (dvc issue 10411)."""
+    return subprocess.run(["git", "symbolic-ref", "-q", "HEAD"], capture_output=True, check=False).returncode != 1
 
 
 if __name__ == "__main__":

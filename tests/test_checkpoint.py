@@ -137,7 +137,6 @@ OTHER_RUNS = {
     "instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
     "processor": (torch.cpu, "get_capabilities", lambda: {"another": True}),
     "threads": (torch, "get_num_threads", lambda: 99),
-    "variables": (os, "environ", os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
 }
 
 

@@ -48,6 +48,7 @@ def run_stage(tmp_path):
         ("open('no such file')", 1, "error: no such file: No such file or directory"),
         ("raise Interrupted('so', 15)", 143, "interrupted: so"),
         ("sys.exit(3)", 3, None),
+        ("sys.exit('so')", 1, "so"),
         ("raise RuntimeError('so')", 1, "RuntimeError: so"),  # a mistake of ours
     ],
 )

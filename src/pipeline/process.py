@@ -75,7 +75,7 @@ def exit_code(main: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, 128 + signal.SIGINT)
     except SystemExit as error:  # argparse's
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        return error.code if isinstance(error.code, int) else _fail(error.code) if error.code else 0
     except BaseException as error:
         if is_out_of_memory(error):
             less = "a stage needs less with a smaller batch_size or image_size"

@@ -28,14 +28,6 @@ from src.train.processes import ProcessGroup
 
 KEPT = 2  # checkpoints of a run that are left: the newest, and the one before in case the newest is damaged
 DIGEST_SIZE = hashlib.sha256().digest_size
-CPU_VARIABLES = (  # of oneDNN, under either of its names, and MKL: by these they use other instructions
-    "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
-    "ONEDNN_CPU_ISA_HINTS",
-    "DNNL_CPU_ISA_HINTS",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
-)
 WITHOUT_EFFECT = {"checkpoint_minutes", "launcher"}  # of the processes their number counts, not what starts them
 
 
@@ -58,7 +50,6 @@ def run_identity(params: Params, manifest: Manifest, machine: Machine, group: Pr
         "processor": {  # oneDNN goes by more of its instructions than PyTorch, and by its caches
             name: value for name, value in torch.cpu.get_capabilities().items() if not name.startswith("num_")
         },
-        "variables": {name: os.environ.get(name) for name in CPU_VARIABLES},
     }
     return shared | {"processes": group.all_gather(here)}
 

@@ -11,7 +11,7 @@ from src.mnist.dataset import SIDE, load_images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE
-from src.pipeline.process import UserError
+from src.pipeline.process import UserError, require_unchanged_inputs
 from src.reader.export.onnx_classifier import INPUT, LOGITS, ONNX_FILE, SCORE, OnnxClassifier
 from src.reader.head.outlier_head import (
     HEAD_FILE,
@@ -48,6 +48,7 @@ def main() -> None:
     same, difference = compare(OnnxClassifier(onnx).predict(images), expected)
 
     # Save.
+    require_unchanged_inputs()
     write_file(ONNX_FILE, onnx)
     write_json(CHECK_FILE, {"same_predictions": same})
     print(f"export: {ONNX_FILE} predicts as PyTorch does for {same:.2%} of them, its logits within {difference:.1e}")

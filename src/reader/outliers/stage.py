@@ -12,6 +12,7 @@ from src.mnist.dataset import Images, load_images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE
+from src.pipeline.process import require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
 from src.resnet.inference import run_batches
@@ -71,6 +72,7 @@ def main() -> None:
     }
 
     # Save.
+    require_unchanged_inputs()
     write_file(HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
     write_json(RATES_FILE, rates)
     table = ", ".join(f"{kind} {share:.0%}" for kind, share in detected.items())
