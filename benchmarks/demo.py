@@ -96,8 +96,7 @@ def opened(address: str, program: str) -> Iterator[Page]:
         browser.new_page(viewport={"width": 900, "height": 900}) as tab,
     ):
         tab.goto(address)
-        # The sheet takes strokes once it is white, and its pen is chosen.
-        tab.wait_for_function("window.editor?.current_tool === 'draw' && window.editor.background_image")
+        tab.wait_for_function("document.querySelector('canvas')?.onpointerup")  # the sheet takes strokes
         yield tab
 
 
@@ -128,7 +127,6 @@ def stroke_times(tab: Page) -> list[float]:
     for number in range(STROKES + 1):
         draw(tab, [(0.3 + 0.02 * number, 0.3 + 0.04 * step) for step in range(10)])
         times.append(tab.wait_for_function("window.answered").json_value() / 1000)
-        tab.wait_for_timeout(1000)  # what the sheet sends besides
     return times[1:]  # the first loads what all need
 
 

@@ -51,7 +51,7 @@ def has_git_identity() -> bool:
 
 
 def on_a_branch() -> bool:
-    """Whether a commit would be on a branch. DVC leaves HEAD on none where an experiment is killed (dvc issue 10411)."""
+    """Whether a commit would be on a branch. DVC leaves HEAD on none where it was killed (dvc issue 10411)."""
     return subprocess.run(["git", "symbolic-ref", "-q", "HEAD"], capture_output=True, check=False).returncode != 1
 
 

@@ -1,7 +1,6 @@
 """Checkpoints belong to one run, and are whole or not there."""
 
 import hashlib
-import os
 import pickle
 import time
 from pathlib import Path

@@ -31,8 +31,7 @@ sys.argv[0] = "demo"
 runpy.run_module("src.reader.page", run_name="__main__")
 """  # says on stderr whatever of the server would leave this machine
 TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
-# The sheet takes strokes once it is white, and its pen is chosen.
-READY = "window.editor?.current_tool === 'draw' && window.editor.background_image"
+READY = "document.querySelector('canvas')?.onpointerup"  # the sheet takes strokes
 TIMEOUT = 60  # seconds, to end
 
 

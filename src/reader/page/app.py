@@ -1,6 +1,8 @@
 """A page to draw digits on: ``python -m src.reader.page``. It stays on this machine, and needs no network."""
 
 import argparse
+import base64
+import io
 import os
 import socket
 import tempfile
@@ -8,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -32,8 +34,21 @@ SENT_TO = tuple(f"/gradio_api/{name}" for name in ("run/", "component_server", "
 LARGEST_UPLOAD = 100 * 2**20  # bytes: three times a phone's largest photo
 KEPT = 600  # seconds, a picture and the pixels seen, for the browser to show
 CANVAS = 280  # pixels, the side of the sheet
-PEN = 10  # pixels, the radius
 ZOOM = 8  # the pixels seen are shown so much larger
+# Gradio's own sheet answers two seconds after a stroke: it draws by WebGL, and sends each drawing as three files.
+SHEET = f'<canvas width="{CANVAS}" height="{CANVAS}"></canvas><br><button>Clear</button>'
+SHEET_STYLE = "canvas { border: 1px solid #888; touch-action: none } button { text-decoration: underline }"
+DRAW = """
+const canvas = element.querySelector("canvas"), pen = canvas.getContext("2d");
+const clear = () => { pen.fillStyle = "white"; pen.fillRect(0, 0, canvas.width, canvas.height); };
+const line = (event) => { pen.lineTo(event.offsetX, event.offsetY); pen.stroke(); };
+clear();
+Object.assign(pen, { lineWidth: 20, lineCap: "round", lineJoin: "round" });
+canvas.onpointerdown = (event) => { canvas.setPointerCapture(event.pointerId); pen.beginPath(); line(event); };
+canvas.onpointermove = (event) => { if (event.buttons) line(event); };
+canvas.onpointerup = () => trigger("input", { picture: canvas.toDataURL() });
+element.querySelector("button").onclick = () => { clear(); trigger("clear"); };
+"""
 
 Answer = tuple[dict[str, float] | None, np.ndarray | None, str]
 NOTHING: Answer = (None, None, "")
@@ -77,35 +92,28 @@ def build_page(classifier: Classifier) -> "Blocks":
 
     lock = threading.Lock()  # one picture at a time: a large photo takes hundreds of MB
 
-    def read_drawing(drawing: dict[str, Any] | None) -> Answer:
-        grey = None if drawing is None else drawing["composite"]
-        return NOTHING if grey is None or not np.ptp(grey) else answer(grey.astype(np.float32), classifier)
+    def read(file: BinaryIO) -> Answer:
+        try:
+            with lock:
+                return answer(read_grey(file), classifier)
+        except ValueError as error:
+            return None, None, f"Not read: {error}"
+
+    def read_drawing(stroke: gradio.EventData) -> Answer:
+        return read(io.BytesIO(base64.b64decode(stroke.picture.partition(",")[2])))  # of a data URL
 
     def read_picture(file: str | None) -> Answer:
         if file is None:
             return NOTHING
-        try:
-            with lock, Path(file).open("rb") as opened:
-                return answer(read_grey(opened), classifier)
-        except ValueError as error:
-            return None, None, f"Not read: {error}"
+        with Path(file).open("rb") as opened:
+            return read(opened)
 
-    sheet: Any = {"background": np.full((CANVAS, CANVAS), 255, np.uint8), "layers": [], "composite": None}
     with gradio.Blocks(analytics_enabled=False, title="Draw a digit", delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown("# Draw a digit")
         with gradio.Row():
             with gradio.Column(min_width=320):
-                drawing = gradio.Sketchpad(
-                    sheet,  # without one the pen must be chosen first
-                    label="Draw with the mouse or a finger",
-                    canvas_size=(CANVAS, CANVAS),
-                    fixed_canvas=True,
-                    image_mode="L",
-                    brush=gradio.Brush(default_size=PEN, colors=["#000000"], color_mode="fixed"),
-                    layers=False,
-                    transforms=(),
-                    buttons=[],
-                )
+                gradio.Markdown("Draw with the mouse or a finger.")
+                sheet = gradio.HTML(html_template=SHEET, css_template=SHEET_STYLE, js_on_load=DRAW)
                 picture = gradio.Image(
                     label="Or drop, paste, choose or take a picture",
                     height=CANVAS,
@@ -139,8 +147,8 @@ def build_page(classifier: Classifier) -> "Blocks":
             "trigger_mode": "always_last",
             "show_progress": "hidden",
         }
-        drawing.clear(lambda: sheet, outputs=drawing, queue=False, api_visibility="private")
-        drawing.input(read_drawing, drawing, api_name="drawing", **options)
+        sheet.clear(lambda: NOTHING, api_visibility="private", **options)
+        sheet.input(read_drawing, api_visibility="private", **options)
         picture.change(read_picture, picture, api_name="picture", **options)
     return page
 
