@@ -80,7 +80,7 @@ def duration() -> str:
     """How long the defaults take, by machine: the median of the trainings over seeds and the benchmark's whole one."""
     seconds = defaultdict(list)
     for machine, measured in read("benchmarks/results.json").items():
-        if "masked" not in machine and measured.get("defaults", {}).get("epochs") == defaults().epochs:
+        if measured.get("defaults", {}).get("epochs") == defaults().epochs:
             seconds[machine].append(measured["defaults"]["seconds in all"])
     for (recipe, _, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         if recipe == "default":
