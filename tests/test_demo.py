@@ -40,7 +40,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MADE_UP_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 READY = "!!document.querySelector('canvas')?.onpointerup"  # the sheet takes strokes
 NO_BARS = {}
-ONE = [(0.5, 0.25 + 0.05 * step) for step in range(11)]
 
 
 def skip_without_gradio() -> None:
@@ -204,7 +203,8 @@ def test_a_drawn_stroke_is_answered_and_nothing_is_asked_of_the_web(tab, page):
     tab.reload()
     tab.wait_for_function(READY)
 
-    draw(tab, ONE)
+    tab.evaluate("document.body.style.zoom = 1.5")  # the sheet's own pixels are smaller
+    draw(tab, [(0.8, 0.5 + 0.04 * step) for step in range(11)])
 
     wait_for_bars(tab)
     tab.get_by_role("button", name="Clear").click()
