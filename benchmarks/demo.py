@@ -96,7 +96,7 @@ def opened(address: str, program: str) -> Iterator[Page]:
         browser.new_page(viewport={"width": 900, "height": 900}) as tab,
     ):
         tab.goto(address)
-        tab.wait_for_function("document.querySelector('canvas')?.onpointerup")  # the sheet takes strokes
+        tab.wait_for_function("!!document.querySelector('canvas')?.onpointerup")  # the sheet takes strokes
         yield tab
 
 

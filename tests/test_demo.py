@@ -1,48 +1,101 @@
 """The page to draw digits on: ``python -m src.reader.page``, in a real browser and by its API."""
 
 import io
+import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import psutil
 import pytest
 import requests
 import torch
-from helpers.page import READY, draw, needs_gradio, opened, served_page, wait_for_bars
 from helpers.pictures import drawing, encoded, huge
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
+from benchmarks.demo import draw
 from src.pipeline.process import UserError
 from src.reader.page import app
 from src.reader.picture import read_grey
 from src.reader.recognise import EMPTY, load_classifier, recognise
 from src.resnet.machine import Machine
 
-pytest_plugins = "helpers.reader"
-
+WATCHED = """
+import runpy, sys
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        host = arguments[1][0] if event == "socket.connect" else arguments[0]
+        if host not in ("127.0.0.1", "localhost", None):
+            print(f"network: {event} {host}", file=sys.stderr, flush=True)
+sys.addaudithook(note)
+sys.argv[0] = "demo"
+runpy.run_module("src.reader.page", run_name="__main__")
+"""  # says on stderr whom the server would ask elsewhere
+TEMPTING = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MADE_UP_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+READY = "!!document.querySelector('canvas')?.onpointerup"  # the sheet takes strokes
 NO_BARS = {}
-ONE = [(0.5, 0.25 + 0.05 * step) for step in range(11)]
-UNREADABLE = {  # what is chosen, and what the page says of it
-    "a text": (b"not a picture at all", "PNG, JPEG"),
-    "0 bytes": (b"", "PNG, JPEG"),
-    "a half": (encoded(drawing())[:300], "can't be read"),
-    "a bomb": (huge(), "50000 × 50000"),
-}
+
+
+def skip_without_gradio() -> None:
+    """Skip the test where the page can't be served."""
+    if os.name == "nt" or not find_spec("gradio"):
+        pytest.skip("needs POSIX's signals, and Gradio: pip install -r requirements-demo.txt")
 
 
 @pytest.fixture(scope="module")
 def page(reader_once, tmp_path_factory):
-    """The page, served for the model of one epoch."""
-    if reason := needs_gradio():
-        pytest.skip(reason)
-    with served_page(reader_once, tmp_path_factory.mktemp("page") / "errors") as page:
-        yield page
+    """The server's process; at the end Ctrl-C must end it in good order.
+
+    Attributes:
+        address: the page's URL, with a final slash.
+        errors: the file that holds what the server wrote on stderr.
+    """
+    skip_without_gradio()
+    errors = tmp_path_factory.mktemp("page") / "errors"
+    command, env = [sys.executable, "-c", WATCHED, "--port", "0"], reader_once.environment() | TEMPTING
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command, cwd=reader_once.path, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        try:
+            line = process.stdout.readline()
+            assert re.fullmatch(r"demo: http://127\.0\.0\.1:\d+/ \(Ctrl-C ends it\)\n", line), line + errors.read_text()
+            process.address, process.errors = line.split()[1], errors
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.fixture
-def tab(browser, page):
-    """The page, opened in a tab of its own."""
-    with opened(browser, page) as tab:
+def tab(page):
+    """The page, opened in a browser without a window, whose camera is a made-up one."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"needs one of {', '.join(BROWSERS)}")
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=program, args=MADE_UP_CAMERA) as browser,
+        browser.new_page(permissions=["camera"]) as tab,
+    ):
+        tab.set_default_timeout(60_000)
+        tab.goto(page.address)
+        tab.wait_for_function(READY)
         yield tab
+
+
+def wait_for_bars(tab, count=10):
+    """Wait until so many probabilities are shown."""
+    tab.wait_for_function(f"document.querySelector('#probabilities').innerText.split('%').length === {count + 1}")
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +140,16 @@ def test_an_empty_picture_is_called_so(read):
     assert read(encoded(Image.new("L", (50, 50), 255)))[::2] == [NO_BARS, EMPTY]
 
 
-@pytest.mark.parametrize("name", UNREADABLE)
-def test_what_cannot_be_read_is_a_line_and_the_next_picture_is_answered(page, read, name):
-    content, words = UNREADABLE[name]
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"not a picture at all", "PNG, JPEG", id="a text"),
+        pytest.param(b"", "PNG, JPEG", id="0 bytes"),
+        pytest.param(encoded(drawing())[:300], "can't be read", id="a half"),
+        pytest.param(huge(), "50000 × 50000", id="a bomb"),
+    ],
+)
+def test_what_cannot_be_read_is_a_line_and_the_next_picture_is_answered(page, read, content, words):
     before = page.errors.stat().st_size
 
     probabilities, _, line = read(content)
@@ -143,7 +203,8 @@ def test_a_drawn_stroke_is_answered_and_nothing_is_asked_of_the_web(tab, page):
     tab.reload()
     tab.wait_for_function(READY)
 
-    draw(tab, ONE)
+    tab.evaluate("document.body.style.zoom = 1.5")  # the sheet's own pixels are smaller
+    draw(tab, [(0.8, 0.5 + 0.04 * step) for step in range(11)])
 
     wait_for_bars(tab)
     tab.get_by_role("button", name="Clear").click()
@@ -168,7 +229,7 @@ def test_a_chosen_picture_and_one_from_the_camera_are_answered(tab, tmp_path):
 
 
 def test_it_listens_on_the_loopback_address_alone(page):
-    connections = psutil.Process(page.process.pid).net_connections("inet")
+    connections = psutil.Process(page.pid).net_connections("inet")
 
     assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
 
@@ -183,8 +244,7 @@ def test_a_port_in_use_is_told_and_another_is_taken(capsys):
 
 
 def test_a_missing_model_is_a_clear_line(project, fails):
-    if reason := needs_gradio():
-        pytest.skip(reason)
+    skip_without_gradio()
 
     fails(project.run("python", "-m", "src.reader.page", ok=False), "models/model.onnx", "make reader")
 

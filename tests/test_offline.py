@@ -9,8 +9,6 @@ import pytest
 from helpers.project import slow
 from PIL import Image
 
-pytest_plugins = "helpers.reader"
-
 COMMANDS = {
     "train": ("-m", "src.train"),
     "evaluate": ("-m", "src.evaluate"),

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.project import needs_posix
 from helpers.training import MACHINE
 
 from src.mnist.dataset import SIDE, load_images, load_manifest
@@ -24,8 +23,6 @@ from src.resnet.inference import to_input
 from src.resnet.model_file import encode_model, model_metadata, weights_hash
 from src.resnet.network import build_model, trim
 from src.sampling.split import split_validation
-
-pytest_plugins = "helpers.reader"
 
 
 @pytest.fixture
@@ -174,14 +171,3 @@ def test_the_stage_measures_on_digits_and_fonts_that_the_head_was_not_fitted_to(
         {image.tobytes() for images in each.digits.values() for image in images} for each in (fitted_to, measured_on)
     ]
     assert not digits[0] & digits[1]
-
-
-@pytest.mark.slow
-@needs_posix
-def test_the_stage_gives_the_same_bytes_again(reader):
-    names = ("models/outliers.safetensors", "metrics/reader/outliers.json")
-    before = [(reader.path / name).read_bytes() for name in names]
-
-    reader.run("python", "-m", "src.reader.outliers")
-
-    assert [(reader.path / name).read_bytes() for name in names] == before

@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks import no_digits, scenes
 
+T = np.linspace(0.3, 2 * np.pi + 0.29, 400)  # along a line whose ends do not meet
+
 
 @pytest.mark.parametrize("kind", scenes.KINDS)
 def test_a_scene_is_a_function_of_its_digit_and_its_random_numbers(digits, kind):
@@ -27,13 +29,10 @@ def test_a_picture_of_no_digit_is_a_function_of_its_random_numbers(digits, kind)
     assert kind == "faces" or first.tobytes() != other.tobytes()
 
 
-@pytest.mark.parametrize(("line", "crossings"), [("ring", 0), ("eight", 1), ("knot", 7)])
+@pytest.mark.parametrize(
+    ("line", "crossings"),
+    [((np.cos(T), np.sin(T)), 0), ((np.sin(2 * T), np.sin(T)), 1), ((np.sin(2 * T), np.sin(3 * T + 0.3)), 7)],
+    ids=["ring", "eight", "knot"],
+)
 def test_a_line_is_known_to_cross_itself(line, crossings):
-    t = np.linspace(0.3, 2 * np.pi + 0.29, 400)  # the ends do not meet
-    lines = {
-        "ring": (np.cos(t), np.sin(t)),
-        "eight": (np.sin(2 * t), np.sin(t)),
-        "knot": (np.sin(2 * t), np.sin(3 * t + 0.3)),
-    }
-
-    assert no_digits._crossings(np.stack(lines[line], 1)) == crossings
+    assert no_digits._crossings(np.stack(line, 1)) == crossings

@@ -88,7 +88,7 @@ def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
     for file in files:
         try:
             if file.is_dir():
-                list(file.iterdir())  # raises where it can't be listed
+                os.scandir(file).close()  # raises where it can't be listed
                 raise ValueError("a folder without images")
             with io.BytesIO(sys.stdin.buffer.read()) if file == STANDARD_INPUT else file.open("rb") as opened:
                 pictures.append(read_grey(opened))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.morphology import reconstruction
+from skimage.measure import label, regionprops
+from skimage.morphology import closing, reconstruction
 
 from src.reader.outliers.mnist_style import BOX, crop_to_ink
 from src.reader.picture import border_of
@@ -150,12 +151,12 @@ def split(ink: np.ndarray) -> list[np.ndarray]:
     Returns:
         The parts, cropped, from left to right; nothing where ink can't be split.
     """
-    pieces, count = ndimage.label(ink > 0.3, EIGHT_NEIGHBOURS)
-    amounts = ndimage.sum_labels(ink, pieces, np.arange(1, count + 1))
-    found = zip(ndimage.find_objects(pieces), amounts, strict=True)
-    boxes = sorted((box for box, amount in found if amount > PART * ink.sum()), key=lambda box: box[1].start)
+    strokes = np.where(ink > 0.3, ink, 0)
+    pieces = regionprops(label(strokes > 0), strokes)
+    boxes = [piece.slice for piece in pieces if piece.image_intensity.sum() > PART * ink.sum()]
+    boxes.sort(key=lambda box: box[1].start)
     if len(boxes) > 1 and all(left[1].stop <= right[1].start + 2 for left, right in itertools.pairwise(boxes)):
-        return [np.where(pieces[box] > 0, ink[box], 0) for box in boxes]
+        return [strokes[box] for box in boxes]
     height, width = ink.shape
     if width < max(3, height):
         return []
@@ -169,10 +170,9 @@ def _fills_picture(strong: np.ndarray, contact: float) -> bool:
     """Whether ink (H, W) reaches from one edge to the opposite one, as where a digit is cut out; not so a desk."""
     near = max(MARGIN, round(NEAR * min(strong.shape)))
     bands = strong[:near], strong[-near:], strong[:, :near], strong[:, -near:]
-    top, bottom, left, right = (band.any() for band in bands)
-    if top and bottom and left and right:
-        return True
-    return bool(((top and bottom) or (left and right)) and contact < SIDE_LONG)
+    top, bottom, left, right = (bool(band.any()) for band in bands)
+    across, down = left and right, top and bottom
+    return (across and down) or ((across or down) and contact < SIDE_LONG)
 
 
 def _noise_floor(grey: np.ndarray) -> float:
@@ -199,9 +199,9 @@ def _strong_ink(contrast: np.ndarray, floor: float) -> np.ndarray | None:
     if not len(above):
         return None
     threshold = threshold_otsu(above) if np.ptp(above) >= 1 else floor  # levels that differ by less are one
-    pieces, count = ndimage.label(contrast > threshold, EIGHT_NEIGHBOURS)
-    amounts = ndimage.sum_labels(contrast, pieces, np.arange(1, count + 1))
-    strong = np.concatenate([[False], amounts > SPECK * amounts.max()])[pieces]
+    pieces = label(contrast > threshold)
+    amounts = np.bincount(pieces.ravel(), (contrast * (pieces > 0)).ravel())
+    strong = (amounts > SPECK * amounts.max())[pieces]
     return strong if np.median(contrast[strong]) >= max(MIN_CONTRAST, 2 * floor) else None
 
 
@@ -226,10 +226,10 @@ def _ink_of_drawing(contrast: np.ndarray, strong: np.ndarray, floor: float) -> n
 
 def _printed_boxes(strong: np.ndarray) -> list[np.ndarray]:
     """Find the areas inside printed boxes that are large enough for a digit: (H, W) bool each."""
-    lines = ndimage.binary_closing(np.pad(strong, GAP), EIGHT_NEIGHBOURS, iterations=GAP)[GAP:-GAP, GAP:-GAP] | strong
-    areas, count = ndimage.label(ndimage.binary_fill_holes(lines) & ~lines)
+    lines = closing(strong, np.ones((2 * GAP + 1, 2 * GAP + 1)))
+    areas = label(ndimage.binary_fill_holes(lines) & ~lines, connectivity=1)
     boxes = []
-    for number in range(1, count + 1):
+    for number in range(1, areas.max() + 1):
         area = ndimage.binary_fill_holes(areas == number)  # with what stands in it
         if area.sum() > BOX_AREA * strong.size and _is_rectangle(area):
             border = max(2, int(0.02 * np.sqrt(area.sum())))
@@ -239,8 +239,6 @@ def _printed_boxes(strong: np.ndarray) -> list[np.ndarray]:
 
 def _is_rectangle(area: np.ndarray) -> bool:
     """Whether an area (H, W) bool fills the rectangle round it, turned a little at most."""
-    points = np.argwhere(area & ~ndimage.binary_erosion(area))
-    angles = np.radians(np.arange(-TURNED, TURNED + 1))
-    y = np.outer(np.cos(angles), points[:, 0]) + np.outer(np.sin(angles), points[:, 1])
-    x = np.outer(np.cos(angles), points[:, 1]) - np.outer(np.sin(angles), points[:, 0])
-    return area.sum() > RECTANGULAR * ((np.ptp(y, 1) + 1) * (np.ptp(x, 1) + 1)).min()
+    outline = np.argwhere(area & ~ndimage.binary_erosion(area)) @ [1j, 1]
+    turned = np.outer(np.exp(1j * np.radians(np.arange(-TURNED, TURNED + 1))), outline)
+    return area.sum() > RECTANGULAR * ((np.ptp(turned.real, 1) + 1) * (np.ptp(turned.imag, 1) + 1)).min()

@@ -44,13 +44,12 @@ def in_mode(picture: Image.Image, mode: str) -> Image.Image:
         case "F":
             return Image.fromarray(np.asarray(picture).astype(np.float32) / 255 - 0.5)
         case "1":
-            # `convert` alone draws the background in dots.
-            return picture.point(lambda grey: 255 * (grey > 127)).convert("1")
+            return picture.convert("1", dither=Image.Dither.NONE)
         case "LAB":
             neutral = Image.new("L", picture.size, 128)
             return Image.merge("LAB", [picture, neutral, neutral])
         case "CMYK":
-            return picture.convert("RGB").convert("CMYK")  # there is no direct way
+            picture = picture.convert("RGB")  # from grey there is no direct way
     return picture.convert(mode)
 
 
@@ -116,15 +115,3 @@ def seen(picture: Image.Image, kind: str = "PNG", **options: object) -> np.ndarr
 def difference(one: np.ndarray, other: np.ndarray) -> float:
     """The mean absolute difference of two images in grey levels. Of two printed digits it is 20 and more."""
     return np.abs(one.astype(int) - other).mean()
-
-
-def extent(image: np.ndarray) -> tuple[int, int]:
-    """The height and the width of the digit in an image of MNIST's style, in pixels."""
-    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
-    return np.ptp(rows) + 1, np.ptp(columns) + 1
-
-
-def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
-    """The row and the column of the centre of an image's ink, in pixels counted from 0."""
-    pixels = np.arange(len(image))
-    return np.average(pixels, weights=image.sum(1)), np.average(pixels, weights=image.sum(0))

@@ -41,7 +41,11 @@ SHEET_STYLE = "canvas { border: 1px solid #888; touch-action: none } button { te
 DRAW = """
 const canvas = element.querySelector("canvas"), pen = canvas.getContext("2d");
 const clear = () => { pen.fillStyle = "white"; pen.fillRect(0, 0, canvas.width, canvas.height); };
-const line = (event) => { pen.lineTo(event.offsetX, event.offsetY); pen.stroke(); };
+const line = (event) => {
+  const box = canvas.getBoundingClientRect(), scale = canvas.width / box.width;  // not 1 on a page that is zoomed
+  pen.lineTo(scale * (event.clientX - box.x), scale * (event.clientY - box.y));
+  pen.stroke();
+};
 clear();
 Object.assign(pen, { lineWidth: 20, lineCap: "round", lineJoin: "round" });
 canvas.onpointerdown = (event) => { canvas.setPointerCapture(event.pointerId); pen.beginPath(); line(event); };
