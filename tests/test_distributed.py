@@ -23,7 +23,6 @@ from helpers.training import (
     small_sets,
     write_small_project,
 )
-from torch.multiprocessing import ProcessRaisedException
 
 from src.pipeline.process import UserError
 from src.resnet.network import trim
@@ -136,18 +135,6 @@ def test_a_loss_that_is_no_number_in_one_process_ends_all_of_them_with_one_line(
     assert re.match("the loss is nan after step 5", first)
     assert second == "1"
     assert not list(tmp_path.rglob("*.pt"))  # to go on from a checkpoint would end here again
-
-
-def lose_a_peer(group):
-    """In one of two processes: the second ends, and the first waits for it."""
-    if group.rank == 1:
-        os._exit(0)
-    group.all_gather(torch.zeros(1))
-
-
-def test_a_process_that_lost_its_peer_says_so_in_one_line(tmp_path):
-    with pytest.raises(ProcessRaisedException, match="UserError: another process of this run is gone"):
-        run_processes(2, tmp_path, lose_a_peer)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Bare(Project):
         self.variables: dict[str, str] = {}
         self.require("# nothing")
         (path / "tools").mkdir(exist_ok=True)
-        self.let_be_free(100)
+        self.let_say("df", "echo header", "echo disk 0 0 ${FREE:-100}000000 0% /")
 
     def be_quick(self) -> None:
         """Have `python3 -m venv` make an environment in no time: its pip is a link to this process's."""
@@ -48,10 +48,6 @@ class Bare(Project):
             f'{sys.executable} -m venv --without-pip "$3"',
             f'ln -s {Path(pip.__file__).parent} "$3"/lib/python*/site-packages/',
         )
-
-    def let_be_free(self, gigabytes: int) -> None:
-        """Have `df` say so."""
-        self.let_say("df", "echo header", f"echo disk 0 0 {gigabytes}000000 0% /")
 
     def let_say(self, name: str, *lines: str) -> None:
         """Have a command be these lines of shell."""
@@ -200,8 +196,7 @@ def test_what_cannot_be_is_told_before_anything_is_installed(bare, index, fails)
     assert not (bare.path / ".venv").exists()
 
     fails(bare.run("make", "TORCH=gpu", "setup", ok=False), "TORCH=gpu")
-    bare.let_be_free(1)
-    fails(bare.run("make", "setup", ok=False), "1 GB are free here")
+    fails(bare.run("make", "setup", ok=False, FREE="1"), "1 GB are free here")
     assert bare.has() == {}
 
 
@@ -219,9 +214,8 @@ def test_what_cannot_be_is_told_before_anything_is_installed(bare, index, fails)
 )
 def test_without_an_nvidia_gpu_the_cpu_build_is_taken_where_it_can_be_had(bare, index, gpu, torch, where, expected):
     bare.let_say("nvidia-smi", "echo GPU 0" if gpu else "exit 9")
-    bare.variables |= {"TORCH_CPU_INDEX": where} if where else {}
 
-    said = bare.run("make", f"TORCH={torch}", "setup").stdout.splitlines()
+    said = bare.run("make", f"TORCH={torch}", "setup", TORCH_CPU_INDEX=where or f"{index}/cpu").stdout.splitlines()
 
     assert bare.has() == expected | {"numpy": "2.4"}
     assert len(said) == 2
@@ -235,11 +229,10 @@ def test_uv_installs_from_where_pip_is_told_to_and_where_it_may_not_pip_does(bar
     (bare.path / "pip.conf").write_text(
         f"[global]\nindex-url = {index}/nothing\n[install]\nextra-index-url = {CLOSED}\n    {CLOSED}two\n{settings}"
     )
-    bare.variables |= {"PIP_CONFIG_FILE": f"{bare.path}/pip.conf", "PIP_RETRIES": "0"}
-    bare.variables |= {"PIP_EXTRA_INDEX_URL": f"{index}/more {index}/pypi"}
     del bare.variables["PIP_INDEX_URL"]
+    extra = f"{index}/more {index}/pypi"
 
-    bare.run("make", "setup")
+    bare.run("make", "setup", PIP_CONFIG_FILE=f"{bare.path}/pip.conf", PIP_RETRIES="0", PIP_EXTRA_INDEX_URL=extra)
 
     assert bare.has() == {"numpy": "2.4"}
     (by,) = (bare.path / ".venv/lib").glob("*/site-packages/numpy-*/INSTALLER")
@@ -263,9 +256,8 @@ def test_an_environment_keeps_its_build_of_pytorch_unless_another_is_asked_for(b
 def test_an_index_that_does_not_answer_is_given_up_after_five_seconds(bare, index):
     bare.let_say("nvidia-smi", "exit 9")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        bare.variables |= {"TORCH_CPU_INDEX": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         begin = time.monotonic()
-        bare.run("make", "setup")
+        bare.run("make", "setup", TORCH_CPU_INDEX=f"http://127.0.0.1:{silent.getsockname()[1]}")
 
     assert bare.has() == ALL
     assert 5 <= time.monotonic() - begin < 30
