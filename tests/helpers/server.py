@@ -56,7 +56,6 @@ def write(*parts: bytes, pause: float = 0) -> Callable[[BaseHTTPRequestHandler, 
     def respond(handler: BaseHTTPRequestHandler, _: int) -> None:
         for part in parts:
             handler.wfile.write(part)
-            handler.wfile.flush()
             time.sleep(pause)
 
     return respond
