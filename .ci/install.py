@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
-PATIENCE = 5  # seconds that this index has for an answer
+SILENCE = 5  # seconds that this index may be silent
+PATIENCE = 20  # seconds that it has for an answer, the start of pip on a busy machine included
 CUDA_ONLY = re.compile(r"^(cuda|nvidia|triton)\b.*\n", re.MULTILINE)  # lines of a requirements file
 LOG = Path(".venv/setup.log")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
@@ -81,11 +82,11 @@ def choose_build(pin: str) -> tuple[str, str]:
     """The build of PyTorch for this machine, and why."""
     if "GPU" in output("nvidia-smi", "-L"):
         return "cuda", " (there is an NVIDIA GPU)"
-    command = [*PIP, "--retries", "0", "index", "versions", "torch", "--index-url", CPU_INDEX]
+    command = [*PIP, f"--timeout={SILENCE}", "--retries=0", "index", "versions", "torch", "--index-url", CPU_INDEX]
     offered = output(*command, timeout=PATIENCE)
     if f"{pin.partition('==')[2]}+cpu" in re.split(r"[\s,()]+", offered):
         return "cpu", " (there is no NVIDIA GPU)"
-    return "cuda", f" (there is no NVIDIA GPU, but {CPU_INDEX} did not offer the CPU build within {PATIENCE} s)"
+    return "cuda", f" (there is no NVIDIA GPU, but {CPU_INDEX} did not offer the CPU build)"
 
 
 def uv_environment() -> dict[str, str] | None:

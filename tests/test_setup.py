@@ -253,14 +253,14 @@ def test_an_environment_keeps_its_build_of_pytorch_unless_another_is_asked_for(b
 
 
 @needs_linux
-def test_an_index_that_does_not_answer_is_given_up_after_five_seconds(bare, index):
+def test_an_index_that_does_not_answer_is_given_up_after_five_seconds_of_silence(bare, index):
     bare.let_say("nvidia-smi", "exit 9")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
         bare.run("make", "setup", TORCH_CPU_INDEX=f"http://127.0.0.1:{silent.getsockname()[1]}")
 
     assert bare.has() == ALL
-    assert 5 <= time.monotonic() - begin < 30
+    assert 5 <= time.monotonic() - begin < 60
 
 
 def test_where_pip_fails_its_last_lines_and_the_name_of_its_log_are_shown_and_the_next_try_goes_on(bare, index, fails):
