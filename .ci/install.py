@@ -7,7 +7,6 @@ On Linux PyTorch has two builds. TORCH=cpu takes the CPU build, TORCH=cuda the o
 """
 
 import ast
-import hashlib
 import os
 import re
 import subprocess
@@ -17,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
-PATIENCE = 5  # seconds that this index has for an answer
+SILENCE = 5  # seconds that this index may be silent
+PATIENCE = 20  # seconds that it has for an answer, the start of pip on a busy machine included
 CUDA_ONLY = re.compile(r"^(cuda|nvidia|triton)\b.*\n", re.MULTILINE)  # lines of a requirements file
 LOG = Path(".venv/setup.log")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
@@ -37,38 +37,36 @@ OF_PIP_ALONE = {  # settings that change nothing of what is installed, and from 
 
 def main() -> None:
     begin, file, torch = time.monotonic(), Path(sys.argv[1]), os.environ.get("TORCH", "")
-    text, stamp, installed = file.read_text(), LOG.with_name(f"{file.name}.installed"), build_of_torch()
-    state = hashlib.sha256(text.encode()).hexdigest()
     if torch not in ("", "cpu", "cuda"):
         sys.exit(f"error: TORCH={torch}: should be cpu or cuda")
-    if sys.platform != "linux":
-        torch = ""
-    if torch in ("", installed) and stamp.is_file() and stamp.read_text() == state:
+    text, stamp, installed = file.read_text(), LOG.with_name(f"{file.name}.installed"), build_of_torch()
+    pins = re.findall(r"^(?:torch|torchvision)==[^\s;]+", text, re.MULTILINE) if sys.platform == "linux" else []
+    torch = torch if pins else ""
+    if torch in ("", installed) and stamp.is_file() and stamp.read_text() == text:
         return
 
     LOG.write_text("")
     why = ""
-    pins = [f"{name}=={version}+cpu" for name, version in re.findall(r"^(torch|torchvision)==([^\s;]+)", text, re.M)]
-    if not torch and sys.platform == "linux" and pins:
+    if pins and not torch:
         torch, why = (installed, "") if installed else choose_build(pins[0])
     what = "what .venv lacks"
     if torch and torch != installed:
         size, needed = ("0.4 GB", 4) if torch == "cpu" else ("3.2 GB, 6.5 GB in .venv", 10)
         what = f"PyTorch for {torch.upper()}{why} and the rest, a download of about {size}"
-        free = int(subprocess.check_output(["df", "-Pk", ".venv/."]).splitlines()[-1].split()[3]) // 1_000_000
+        free = int(output("df", "-Pk", ".venv/.").splitlines()[-1].split()[3]) // 1_000_000
         if free < needed:
             sys.exit(f"error: {free} GB are free here, {needed} GB are needed; nothing was installed")
     print(f"setup: {file} into .venv: {what}. To watch: tail -f {LOG}", flush=True)
 
     uv = uv_environment()
     if torch == "cpu":
-        install(uv, "--no-deps", *pins, index=CPU_INDEX)
+        install(uv, "--no-deps", *(f"{pin}+cpu" for pin in pins), index=CPU_INDEX)
         file = LOG.with_name("cpu.txt")
         file.write_text(CUDA_ONLY.sub("", text))
     elif installed == "cpu":
         run(*PIP, "uninstall", "--yes", "torch", "torchvision")
     install(uv, "-r", str(file))
-    stamp.write_text(state)
+    stamp.write_text(text)
     print(f"setup: done in {time.monotonic() - begin:.0f} s")
 
 
@@ -82,19 +80,13 @@ def build_of_torch() -> str:
 
 def choose_build(pin: str) -> tuple[str, str]:
     """The build of PyTorch for this machine, and why."""
-    try:
-        if "GPU" in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout:
-            return "cuda", " (there is an NVIDIA GPU)"
-    except OSError:
-        pass  # no NVIDIA driver
-    command = [*PIP, "--retries", "0", "index", "versions", "torch", "--index-url", CPU_INDEX]
-    try:
-        offered = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
-    except subprocess.TimeoutExpired:
-        offered = ""
-    if pin.partition("==")[2] in re.split(r"[\s,()]+", offered):
+    if "GPU" in output("nvidia-smi", "-L"):
+        return "cuda", " (there is an NVIDIA GPU)"
+    command = [*PIP, f"--timeout={SILENCE}", "--retries=0", "index", "versions", "torch", "--index-url", CPU_INDEX]
+    offered = output(*command, timeout=PATIENCE)
+    if f"{pin.partition('==')[2]}+cpu" in re.split(r"[\s,()]+", offered):
         return "cpu", " (there is no NVIDIA GPU)"
-    return "cuda", f" (there is no NVIDIA GPU, but {CPU_INDEX} did not offer the CPU build within {PATIENCE} s)"
+    return "cuda", f" (there is no NVIDIA GPU, but {CPU_INDEX} did not offer the CPU build)"
 
 
 def uv_environment() -> dict[str, str] | None:
@@ -102,13 +94,11 @@ def uv_environment() -> dict[str, str] | None:
 
     uv knows nothing of pip's settings. pip takes those of a later section for those of an earlier one.
     """
-    listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True, check=False).stdout
-    found = re.findall(r"^(global|install|:env:)\.(\S+?)=(.+)$", listed, re.MULTILINE)
-    settings = {}
-    for section in ("global", "install", ":env:"):
-        settings |= {name: ast.literal_eval(value) for at, name, value in found if at == section}
-    uv = re.search(r"^uv==[^\s;]+", Path("requirements-dev.txt").read_text(), re.MULTILINE)
-    if uv is None or settings.keys() - UV_VARIABLES.keys() - OF_PIP_ALONE or not run(*PIP, "install", uv[0]):
+    found = re.findall(r"^(global|install|:env:)\.(\S+?)=(.+)$", output(*PIP, "config", "list"), re.MULTILINE)
+    sections = ("global", "install", ":env:")
+    settings = {name: ast.literal_eval(value) for at, name, value in sorted(found, key=lambda s: sections.index(s[0]))}
+    (uv,) = re.findall(r"^uv==[^\s;]+", Path("requirements-dev.txt").read_text(), re.MULTILINE)
+    if settings.keys() - UV_VARIABLES.keys() - OF_PIP_ALONE or not run(*PIP, "install", uv):
         return None
     variables = {variable: settings[name] for name, variable in UV_VARIABLES.items() if name in settings}
     if "UV_FIND_LINKS" in variables:
@@ -126,6 +116,14 @@ def install(uv: dict[str, str] | None, *what: str, index: str | None = None) -> 
     if not run(*PIP, "install", *what, *(("--index-url", index) if index else ())):
         print("\n".join(LOG.read_bytes()[before:].decode(errors="replace").splitlines()[-15:]), file=sys.stderr)
         sys.exit(f"error: pip failed; all that it said is in {LOG}")
+
+
+def output(*command: str, timeout: float | None = None) -> str:
+    """What a command prints; nothing where it is not there, or takes longer than these seconds."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> bool:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from helpers.project import Nobodys, Project, needs_posix
 
+pytestmark = needs_posix
+
 MAKE_REPRO = ("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "repro")
 
 
-@needs_posix
 def test_without_a_git_identity_the_workflow_runs_and_an_experiment_is_refused_and_loses_nothing(longer):
     nobodys, before = Nobodys(longer), longer.run("git", "status", "--porcelain").stdout
 
@@ -21,7 +22,6 @@ def test_without_a_git_identity_the_workflow_runs_and_an_experiment_is_refused_a
     assert "git config --global user.name NAME" in nobodys.run(*MAKE_REPRO).stdout
 
 
-@needs_posix
 def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fails):
     shutil.rmtree(trained.path / ".git")
     fails(trained.run(*MAKE_REPRO, ok=False), "git init && git add -A . && git commit -m start")
@@ -31,12 +31,10 @@ def test_a_download_without_git_is_told_what_to_type_and_that_works(trained, fai
     assert "up to date" in trained.run("dvc", "repro").stdout
 
 
-@needs_posix
 def test_what_git_says_of_a_repository_that_it_does_not_trust_is_passed_on(trained, fails):
     fails(trained.run(*MAKE_REPRO, ok=False, GIT_TEST_ASSUME_DIFFERENT_OWNER="1"), "safe.directory")
 
 
-@needs_posix
 @pytest.mark.parametrize(
     ("state", "named"),
     [
@@ -55,7 +53,6 @@ def test_a_clone_in_which_dvc_would_lose_a_commit_or_hang_is_noticed_before_the_
     assert all(named in line for line in warnings)
 
 
-@needs_posix
 @pytest.mark.slow
 def test_after_a_refused_experiment_the_command_of_the_page_brings_the_parameters_back_ten_times(project):
     (command,) = set(re.findall(r"`(touch [^`]+)`", project.read("docs/troubleshooting.md")))
@@ -95,7 +92,6 @@ def subfolder(trained, tmp_path_factory) -> Project:
     return Project(outer.path / "inner")
 
 
-@needs_posix
 @pytest.mark.slow
 def test_in_a_folder_of_another_repository_experiments_and_comparisons_work(subfolder):
     subfolder.run("dvc", "exp", "run", "--temp", "-n", "inside", "-S", "checkpoint_minutes=1")
@@ -106,7 +102,6 @@ def test_in_a_folder_of_another_repository_experiments_and_comparisons_work(subf
     assert "learning_curves" in subfolder.read("comparison/README.md")
 
 
-@needs_posix
 def test_in_a_folder_of_another_repository_the_first_run_asks_for_a_commit(subfolder, fails):
     subfolder.run("git", "rm", "-q", "-r", "--cached", ".")
     subfolder.run("git", "commit", "-q", "-m", "without the project")

@@ -15,6 +15,7 @@ WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".g
 RIGHTS = {
     "test": [{"contents": "read"}] * 3,
     "test-all": [{"contents": "read"}],
+    "canary": [{"contents": "read"}] * 2,
     "compare": [{"contents": "read", "pull-requests": "write"}],
 }
 BIN = f"BIN={Path(sys.executable).parent}"  # the tools of this environment

@@ -21,9 +21,8 @@ def publish(project: Project, folder: Path) -> None:
 
 def clone(folder: Path, target: Path) -> Project:
     """A second clone, which knows the first one's remotes alone."""
-    target.mkdir()
+    Project(folder).run("git", "clone", "-q", "origin", str(target))
     project = Project(target)
-    project.run("git", "clone", "-q", str(folder / "origin"), ".")
     project.run("dvc", "remote", "add", "--local", "-d", "storage", str(folder / "storage"))
     return project
 

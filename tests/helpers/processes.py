@@ -23,17 +23,11 @@ def run_processes(count: int, folder: Path, function: Callable, *args: Any) -> l
         args: for all of them the same.
 
     Returns:
-        What each of them returned, by rank; None for one that ended without returning.
+        What each of them returned, by rank.
     """
-    shared = torchrun_variables(count)
-    torch.multiprocessing.start_processes(
-        _run, (shared, folder, function, args), nprocs=count, start_method=START_METHOD
-    )
-    files = [folder / f"{rank}.pt" for rank in range(count)]
-    results = [torch.load(file, weights_only=False) if file.exists() else None for file in files]
-    for file in files:
-        file.unlink(missing_ok=True)
-    return results
+    arguments = (torchrun_variables(count), folder, function, args)
+    torch.multiprocessing.start_processes(_run, arguments, nprocs=count, start_method=START_METHOD)
+    return [torch.load(folder / f"{rank}.returned", weights_only=False) for rank in range(count)]
 
 
 def torchrun_variables(count: int) -> dict[str, str]:
@@ -56,13 +50,4 @@ def _run(rank: int, shared: dict[str, str], folder: Path, function: Callable, ar
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")) as group:
         result = function(group, *args)
-    torch.save(result, folder / f"{rank}.pt")
-
-
-def compute_in_float64() -> None:
-    """Have this process, which must be one of `run_processes`, train in float64 instead of float32.
-
-    Two ways to add up the same terms differ by rounding alone, and there by so little that nothing else can hide in it.
-    """
-    torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double
+    torch.save(result, folder / f"{rank}.returned")

@@ -1,6 +1,5 @@
 """Servers on loopback that behave or misbehave."""
 
-import http.server
 import shutil
 import ssl
 import subprocess
@@ -8,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,11 @@ NO_NETWORK = {  # for a command's environment: all that it asks goes through a p
 }
 
 
-class Server:
-    """A running server. ``paths`` lists what it was asked for, in order."""
+class Server(ThreadingHTTPServer):
+    """A running server."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.url = f"{address}/file"
-        self.paths: list[str] = []
+    url: str
+    paths: list[str]  # that it was asked for, in order
 
 
 @contextmanager
@@ -37,36 +34,20 @@ def serve(
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            number = len(server.paths)
             server.paths.append(self.path)
             with suppress(OSError):  # the client has gone
-                respond(self, number)
+                respond(self, len(server.paths) - 1)
 
-        do_CONNECT = do_GET  # what a proxy is asked
-
-        def do_HEAD(self) -> None:
-            self.send_error(405)  # uv then asks by GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Listener(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            pass
-
-    listener = Listener(("127.0.0.1", 0), Handler)
-    if certificate:
-        listener.socket = certificate.wrap_socket(listener.socket, server_side=True)
-    scheme = "https" if certificate else "http"
-    server = Server(f"{scheme}://127.0.0.1:{listener.server_port}")
-    threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server
-    finally:
-        listener.shutdown()
-        listener.server_close()
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            server.socket = certificate.wrap_socket(server.socket, server_side=True)
+        server.paths = []
+        server.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/file"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
 
 
 def write(*parts: bytes, pause: float = 0) -> Callable[[BaseHTTPRequestHandler, int], None]:
@@ -75,7 +56,6 @@ def write(*parts: bytes, pause: float = 0) -> Callable[[BaseHTTPRequestHandler, 
     def respond(handler: BaseHTTPRequestHandler, _: int) -> None:
         for part in parts:
             handler.wfile.write(part)
-            handler.wfile.flush()
             time.sleep(pause)
 
     return respond
