@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data import idx
-from helpers.training import write_small_project
+from helpers.training import idx, write_small_project
 
 from src.mnist.dataset import Images, load_images, load_manifest, read_idx
 from src.pipeline.process import UserError
