@@ -16,9 +16,6 @@ from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import Params
 from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES
 from src.resnet.machine import Machine
-from src.train.checkpoint import Checkpoint
-from src.train.processes import ProcessGroup
-from src.train.trainer import Trainer
 
 MACHINE = Machine(torch.device("cpu"), torch.float32)
 FROM_RANDOM_WEIGHTS = Manifest(
@@ -84,21 +81,6 @@ class StopAt:
         if self._kills:
             raise Killed
         return signal.SIGTERM
-
-
-def train_to_the_end(
-    params: Params, sets: dict[str, Images], group: ProcessGroup, checkpoint: Checkpoint, stop: StopAt
-) -> dict[str, Any]:
-    """Train the `small_model` from ``checkpoint`` on as ``src.train`` does; return all that there is at the end."""
-    trainer = Trainer(params, small_model(), sets, MACHINE, group, checkpoint)
-    trainer.resume()
-    while not trainer.done:
-        trainer.run_epoch(stop)
-    return {
-        "checkpoint": checkpoint.load(),
-        "history": trainer.state.history,
-        "model": trainer.state.evaluated_model.state_dict(),
-    }
 
 
 def differences(left: Any, right: Any, name: str = "") -> list[str]:
