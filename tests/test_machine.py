@@ -51,15 +51,12 @@ def test_auto_is_bf16_where_the_cpu_has_it_in_use_and_else_it_is_what_was_asked_
     assert set_up_machine("auto", precision, 1).dtype == dtype
 
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}
-
-
 @pytest.mark.parametrize(
     ("asked_for", "variables", "quota", "threads"),
     [
-        (3, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 3),
-        (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 4),
-        (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "16"}, None, 1),
+        (3, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}, None, 3),
+        (0, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}, None, 4),
+        (0, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "16"}, None, 1),
         (0, {"LOCAL_WORLD_SIZE": "2"}, None, 8),  # not by torchrun
         (0, {}, "150000 100000", 2),
         (0, {}, "max 100000", 8),

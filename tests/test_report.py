@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -60,14 +59,9 @@ def test_the_page_says_what_could_not_be_downloaded_and_what_to_type(asked_for, 
 
 
 @pytest.fixture
-def in_trained(trained_once, tmp_path, monkeypatch):
-    """The working folder holds a copy of what the stage reads of a project that was trained."""
-    for name in ("data", "metrics"):
-        shutil.copytree(trained_once.path / name, tmp_path / name)
-    for name in ("params.yaml", "models/run.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(trained_once.path / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
+def in_trained(trained, monkeypatch):
+    """The working folder is a project's that was trained."""
+    monkeypatch.chdir(trained.path)
 
 
 def test_the_stage_draws_and_writes_down_the_figures_of_the_run_and_the_test_images(in_trained, monkeypatch):

@@ -110,15 +110,11 @@ def write_data(folder: Path, digits: tuple, *, training: int, test: int) -> None
     hashes = {}
     for name, part in parts.items():
         for path, array in zip(MNIST_FILES[name], (images[part], labels[part]), strict=True):
-            write_file(folder / path, idx(array))
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)  # of the IDX format
+            write_file(folder / path, header + array.tobytes())
             hashes[path.as_posix()] = sha256(folder / path)
     update = {"training_images": training, "test_images": test, "sha256": hashes}
     write_json(folder / MANIFEST_FILE, FROM_RANDOM_WEIGHTS.model_copy(update=update).model_dump())
-
-
-def idx(array: np.ndarray) -> bytes:
-    """Encode a uint8 array in the IDX format of MNIST's files (http://yann.lecun.com/exdb/mnist/)."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def write_small_project(folder: Path, digits: tuple, **values: object) -> None:
