@@ -112,9 +112,7 @@ def test_a_line_appears_when_it_is_printed_whatever_the_terminal_can_show(run_st
 
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_noted_and_does_nothing_else_and_the_handlers_come_back_but_after_an_error(
-    handlers_as_they_were, number
-):
+def test_a_signal_is_noted_alone_and_the_handlers_come_back_but_after_an_error(handlers_as_they_were, number):
     handler = signal.getsignal(number)
 
     with StopSignal() as stop:

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import dvc.api
 import pytest
 import torch
 from helpers.environment import odd_values
@@ -38,9 +39,7 @@ def results(project: Project) -> dict[str, str]:
 
 def lock_of(project: Project, experiment: str) -> str:
     """The dvc.lock of an experiment, by its name."""
-    names = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
-    (ref,) = (name for name in names if name.endswith(f"/{experiment}"))
-    return project.run("git", "show", f"{ref}:dvc.lock").stdout
+    return dvc.api.read("dvc.lock", repo=str(project.path), rev=experiment)
 
 
 def forget_runs(project: Project) -> None:
