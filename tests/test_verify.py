@@ -42,6 +42,11 @@ def records(project) -> set:
     return set((project.path / "reproductions").glob("*-20*.json"))
 
 
+def left_in(temporary: Path) -> list[str]:
+    """The names of what a command left in a folder, but for the cache that PyTorch makes there."""
+    return [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
+
+
 def changed(run: dict, *outputs: str, **values: object) -> dict:
     """A copy of a summary with other hashes and values."""
     copy = json.loads(json.dumps(run | values))
@@ -127,7 +132,7 @@ def test_a_run_is_repeated_in_a_clone_of_which_nothing_stays(trained, tmp_path_f
     assert (values["run"], values["verdict"], values["by"]) == ("whole", "the same bytes", "")
     assert f"verify: different, on {values['machine'].partition(',')[0]}" in different.stdout
     assert f"first to differ: {CLASSES}, of evaluate" in different.stdout
-    assert [path.name for path in temporary.iterdir()] == ["kept"]
+    assert left_in(temporary) == ["kept"]
     assert (temporary / "kept/dvc.lock").read_text() == trained.read("dvc.lock")
 
 
@@ -143,5 +148,5 @@ def test_an_interrupted_one_leaves_nothing(trained, tmp_path_factory, number):
     output, _ = process.communicate(timeout=120)
 
     assert (seen[:6], process.returncode) == ("train:", 130), output
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
     assert records(trained) == committed
