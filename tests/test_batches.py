@@ -1,4 +1,4 @@
-"""The batches of an epoch: their seeds, their order, their warps, and what the network sees of them."""
+"""The batches of an epoch: their seeds, their order, their warps."""
 
 import itertools
 import math
@@ -8,7 +8,6 @@ import torch
 from helpers.project import quick_params
 
 from src.pipeline.process import UserError
-from src.resnet.inference import to_input
 from src.sampling.seeding import derive_seed, make_generator
 from src.train.batches import BUMPS, Batches, Warp, displacement, random_affine, random_warp
 from src.train.processes import ProcessGroup
@@ -98,21 +97,6 @@ def test_an_image_is_warped_anew_in_each_epoch_and_step_and_by_each_seed_and_not
     assert not any(torch.equal(first, other) for other in (later, second, another))
     assert not torch.equal(first[0], first[1])
     assert torch.equal(unwarped, unwarped[:1].expand_as(unwarped))
-
-
-# What the network sees
-
-
-@pytest.mark.parametrize("image_size", [28, 64])
-def test_an_image_is_resized_to_the_size_that_is_asked_for_and_stays_as_it_is_itself(hundred, image_size):
-    images, _ = hundred
-    before = images.clone()
-
-    inputs = to_input(images, image_size)
-
-    assert inputs.shape == (100, 1, image_size, image_size)
-    assert inputs.dtype == torch.float32
-    assert torch.equal(images, before)
 
 
 # Warps

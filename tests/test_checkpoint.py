@@ -59,16 +59,28 @@ def test_the_age_is_the_time_since_the_start_or_the_last_save(monkeypatch):
     assert (before, checkpoint.age) == (7, 3)
 
 
-def test_a_damaged_checkpoint_is_set_aside_with_a_line_and_the_one_before_is_taken(capsys):
+class Trap:
+    """A pickle that makes a file as it is loaded."""
+
+    def __reduce__(self):
+        return open, ("sprung", "w")
+
+
+TRAP = pickle.dumps({"step": Trap()}, protocol=2)
+
+
+@pytest.mark.parametrize(("digest", "payload"), [(bytes(DIGEST_SIZE), None), (hashlib.sha256(TRAP).digest(), TRAP)])
+def test_a_checkpoint_that_is_damaged_or_a_pickle_is_set_aside_and_the_one_before_is_taken(capsys, digest, payload):
     checkpoint = saved(5, 10)
     newest = checkpoint.folder / "000000010.pt"
-    newest.write_bytes(bytes(DIGEST_SIZE) + newest.read_bytes()[DIGEST_SIZE:])
+    newest.write_bytes(digest + (payload or newest.read_bytes()[DIGEST_SIZE:]))
 
     assert checkpoint.load()["step"] == 5
 
     assert f"{newest} is damaged" in capsys.readouterr().out
     assert newest.with_suffix(".damaged").exists()
     assert not newest.exists()
+    assert not Path("sprung").exists()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
@@ -83,21 +95,6 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(monkeyp
         checkpoint.load()
 
     assert (checkpoint.folder / "000000005.pt").exists()
-
-
-def test_a_pickle_in_place_of_a_checkpoint_is_never_executed(tmp_path, capsys):
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "sprung"), "w"))
-
-    checkpoint = saved(10)
-    payload = pickle.dumps({"step": Trap()}, protocol=2)
-    (checkpoint.folder / "000000010.pt").write_bytes(hashlib.sha256(payload).digest() + payload)
-
-    assert checkpoint.load() is None
-
-    assert "damaged" in capsys.readouterr().out
-    assert not (tmp_path / "sprung").exists()
 
 
 # The run that a checkpoint belongs to

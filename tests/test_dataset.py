@@ -1,15 +1,13 @@
 """MNIST as it is read from its files, and what of it is held out for validation."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data import idx
 from helpers.training import write_small_project
 
-from src.mnist.dataset import Images, load_images, load_manifest, read_idx
+from src.mnist.dataset import Images, load_images, load_manifest
 from src.pipeline.process import UserError
 from src.sampling.split import load_sets, split_validation
 
@@ -32,14 +30,6 @@ def numbered(digits):
 def numbers(data: Images) -> np.ndarray:
     """The numbers of ``numbered`` images."""
     return data.images[:, 0, 0]
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (70_000,)])
-def test_an_array_is_read_by_the_header_of_its_file(tmp_path, shape):
-    array = np.arange(math.prod(shape)).astype(np.uint8).reshape(shape)
-    (tmp_path / "file").write_bytes(idx(array))
-
-    assert np.array_equal(read_idx(tmp_path / "file"), array)
 
 
 def test_images_and_labels_come_in_the_order_of_their_files(small_project, digits):

@@ -1,12 +1,12 @@
 """What ``evaluate`` says of a model: its loss, the scores of each class, how far its confidence can be trusted."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
 
 from src.evaluate.stage import calibration_table, class_table, expected_calibration_error, prediction_table
+from src.pipeline.files import read_columns
 
 
 def test_a_calibration_table_gives_the_limits_number_confidence_and_accuracy_of_each_bin_that_is_not_empty():
@@ -48,15 +48,15 @@ def test_a_prediction_table_keeps_the_images_order():
 
 def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
+    folder = trained_once.path / "metrics/evaluate"
     predictions, classes, bins = (
-        list(csv.DictReader(trained_once.read(f"metrics/evaluate/{name}.csv").splitlines()))
-        for name in ("predictions", "classes", "calibration")
+        read_columns(folder / f"{name}.csv") for name in ("predictions", "classes", "calibration")
     )
 
-    right = np.array([row["actual"] == row["predicted"] for row in predictions])
+    right = np.array(predictions["actual"]) == np.array(predictions["predicted"])
 
     assert test["errors"] == (~right).sum()
-    assert np.mean([float(row["recall"]) for row in classes]) == pytest.approx(right.mean())  # all are of one size
-    table = calibration_table(np.array([float(row["confidence"]) for row in predictions]), right)
-    assert [float(row["accuracy"]) for row in bins] == pytest.approx([row["accuracy"] for row in table])
+    assert np.array(classes["recall"], float).mean() == pytest.approx(right.mean())  # all are of one size
+    table = calibration_table(np.array(predictions["confidence"], float), right)
+    assert np.array(bins["accuracy"], float) == pytest.approx([row["accuracy"] for row in table])
     assert test["calibration_error"] == pytest.approx(expected_calibration_error(table), abs=1e-5)

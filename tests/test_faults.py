@@ -3,17 +3,16 @@
 `make test` runs a quick selection, `make test-all` the full campaign.
 """
 
+import contextlib
 import json
+import os
 import random
 import re
 import signal
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from helpers import faults
-from helpers.faults import contents, disturb, leftovers
 from helpers.project import Project, make_project, needs_posix, slow
 
 from src.pipeline.process import UserError
@@ -24,6 +23,7 @@ pytestmark = needs_posix
 
 IMPORTED = 1_500  # modules, by each stage at least, after the first of ours
 EPOCHS = 2  # of the full campaign, so that there is an epoch's end to be killed at
+RESULTS = ("data", "models", "metrics")
 
 
 # Signals
@@ -49,21 +49,6 @@ def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(trained, tri
         assert "Traceback" not in errors
 
 
-class Undisturbed(NamedTuple):
-    """A clone where ``dvc repro`` ran to its end, and how long each stage took there."""
-
-    project: Project
-    seconds: dict[str, float]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(request, tmp_path_factory) -> Undisturbed:
-    if not request.config.getoption("--all"):
-        pytest.skip("takes long: part of `make test-all`")
-    project = long_project(tmp_path_factory.mktemp("undisturbed"))
-    return Undisturbed(project, faults.seconds_by_stage(project))
-
-
 def long_project(path: Path) -> Project:
     """A clone where nothing has run, with parameters for several epochs."""
     project = make_project(path)
@@ -72,16 +57,57 @@ def long_project(path: Path) -> Project:
     return project
 
 
-def status(project: Project) -> str:
-    """All that lies in a project and is not committed: its results, and what a fault left lying about."""
-    return project.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Project:
+    """A `long_project` where ``dvc repro`` ran to its end. Its ``seconds`` are those that each stage took there."""
+    project = long_project(tmp_path_factory.mktemp("undisturbed"))
+    project.seconds, stage, began = {}, None, 0.0
+    process = project.start("dvc", "repro")
+    for line in process.stdout:
+        if found := re.match(r"Running stage '(\w+)'", line):
+            stage, began = found[1], time.monotonic()
+        elif stage:
+            project.seconds[stage] = time.monotonic() - began
+    assert process.wait() == 0
+    return project
 
 
-def check_whole(project: Project, undisturbed: Undisturbed) -> None:
+def disturb(project: Project, number: int, mark: str, seconds: float, *, group: bool = True) -> str | None:
+    """Run ``dvc repro``, and send it a signal so many seconds after a line that begins with ``mark``.
+
+    All its processes get the signal, as from Ctrl-C, unless ``group`` is False.
+
+    Returns:
+        What it printed, None where it was through before the signal came.
+    """
+    process = project.start("dvc", "repro")
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(mark):
+            break
+    time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(process.pid, number)
+    lines += process.stdout  # to the end of all its processes: each holds the pipe open
+    return "".join(lines) if process.wait(timeout=60) else None
+
+
+def contents(folder: Path, *names: str) -> dict[str, bytes]:
+    """Read all files under these names, files or folders, that are not hidden."""
+    found = [path for name in names for path in [folder / name, *(folder / name).rglob("*")] if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.name[0] != "."}
+
+
+def half_written(project: Project) -> list[Path]:
+    """The files that a kill can leave and an error may not."""
+    return [path for name in RESULTS for path in (project.path / name).rglob(".*.partial")]
+
+
+def check_whole(project: Project, undisturbed: Project) -> None:
     """Check what stands under a final name: it is whole, and the curves, which grow, are the first epochs'."""
-    expected = contents(undisturbed.project.path, "data", "models", "metrics")
-    found = contents(project.path, "data", "models", "metrics")
-    for name, content in found.items():
+    expected = contents(undisturbed.path, *RESULTS)
+    for name, content in contents(project.path, *RESULTS).items():
         if name.endswith(".tsv"):
             assert expected[name].startswith(content), name
         elif name == "metrics/train/metrics.json":
@@ -90,29 +116,26 @@ def check_whole(project: Project, undisturbed: Undisturbed) -> None:
             assert content == expected[name], name
 
 
-def check_end(project: Project, undisturbed: Undisturbed) -> None:
+def check_end(project: Project, undisturbed: Project) -> None:
     """Check that ``dvc repro`` goes on to the undisturbed end, and leaves nothing lying about."""
+    status = ("git", "status", "--porcelain", "--untracked-files=all")
     project.run("dvc", "repro")
-    assert project.read("dvc.lock") == undisturbed.project.read("dvc.lock")
-    names = ("data", "models", "metrics")
-    assert contents(project.path, *names) == contents(undisturbed.project.path, *names)
-    assert status(project) == status(undisturbed.project)
-    assert leftovers(project) == []
+    assert project.read("dvc.lock") == undisturbed.read("dvc.lock")
+    assert contents(project.path, *RESULTS) == contents(undisturbed.path, *RESULTS)
+    assert project.run(*status).stdout == undisturbed.run(*status).stdout
+    assert half_written(project) + list(project.path.glob(".dvc/tmp/checkpoints/*")) == []
 
 
-def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path, tries):
-    chance = random.Random(0)
-    total = tries("SIGKILL of the process group, then dvc repro", quick=0, full=18)
+@pytest.mark.slow
+def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undisturbed, tmp_path):
+    chance, total = random.Random(0), 18
     kills = resumed = 0
     lasts = dict(undisturbed.seconds)  # how long each stage takes, as far as is known
     for number in range(2 * total):
         project = long_project(tmp_path / str(number))
         for stage in ["download", "train", "train", "train", "evaluate", "report"][: total - kills]:
             seconds = chance.uniform(0, lasts[stage])
-            output = disturb(
-                project, "dvc", "repro",
-                mark=f"Running stage '{stage}'", wait=lambda: time.sleep(seconds), number=signal.SIGKILL,  # noqa: B023
-            )  # fmt: skip
+            output = disturb(project, signal.SIGKILL, f"Running stage '{stage}'", seconds)
             if output is None:  # it was through: the machine is faster than it was, or has less to do
                 lasts[stage] *= 0.7
             kills += output is not None
@@ -126,25 +149,21 @@ def test_after_a_sigkill_at_any_moment_the_next_run_ends_as_if_undisturbed(undis
     assert resumed > 0  # some kill did fall between a checkpoint and the end
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGTERM to dvc alone"])
-def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tmp_path, tries, how):
-    chance = random.Random(how)
-    for attempt in range(tries(f"{how}, then dvc repro", quick=0, full=2)):
-        seconds, output = chance.uniform(0, 1), None
-        while output is None and seconds > 0.01:  # a faster machine has less time for it
-            project = long_project(tmp_path / f"{attempt}, {seconds:.2f} s")
-            output = disturb(
-                project, "dvc", "repro",
-                mark=f"epoch 1/{EPOCHS}:", wait=lambda: time.sleep(seconds), number=getattr(signal, how.split()[0]),  # noqa: B023
-                group="alone" not in how,
-            )  # fmt: skip
-            seconds /= 3
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tmp_path, number, group, attempt):
+    seconds, output = random.Random(f"{number} {group} {attempt}").uniform(0, 1), None
+    while output is None and seconds > 0.01:  # a faster machine has less time for it
+        project = long_project(tmp_path / f"{seconds:.2f} s")
+        output = disturb(project, number, f"epoch 1/{EPOCHS}:", seconds, group=group)
+        seconds /= 3
 
-        assert output, "training was through before the signal came"
-        assert re.search(r"interrupted: step \d+ is saved", output), output
-        assert "Traceback" not in output
-        check_whole(project, undisturbed)
-        check_end(project, undisturbed)
+    assert output, "training was through before the signal came"
+    assert re.search(r"interrupted: step \d+ is saved", output), output
+    assert "Traceback" not in output
+    check_whole(project, undisturbed)
+    check_end(project, undisturbed)
 
 
 # Damaged files
@@ -173,19 +192,20 @@ def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
 @pytest.mark.parametrize(
     ("stage", "room", "named"),
     [
-        slow("download", 1_000_000, "data/mnist/MNIST/raw/train-images-idx3-ubyte"),
-        slow("train", 1_000_000, "models/model.safetensors"),
-        ("evaluate", 1000, "metrics/evaluate/predictions.csv"),
-        slow("report", 1000, "metrics/report/"),
+        slow("download", 2000, "data/mnist/MNIST/raw/train-images-idx3-ubyte"),
+        slow("train", 2000, "models/model.safetensors"),
+        ("evaluate", 2, "metrics/evaluate/predictions.csv"),
+        slow("report", 2, "metrics/report/"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_a_clear_line_and_the_earlier_one_stays(trained, fails, stage, room, named):
     earlier = contents(trained.path, named)
 
-    done = faults.run_without_room(trained, stage, room)
+    # No file may be larger than ``room`` blocks of 512 bytes.
+    done = trained.run("sh", "-c", f"ulimit -f {room}; exec python -m src.{stage}", ok=False)
 
     assert done.returncode == 1
     fails(done, "can't write", named)
     assert earlier
     assert contents(trained.path, named) == earlier
-    assert [path for path in leftovers(trained) if path.suffix == ".partial"] == []
+    assert half_written(trained) == []

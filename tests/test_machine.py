@@ -15,9 +15,7 @@ from src.resnet.machine import set_up_machine
 
 @pytest.fixture(autouse=True)
 def eight_processors(monkeypatch, torch_as_it_was):
-    """This process may run on eight processors, PyTorch finds no GPU, and there is no torchrun."""
-    for variable in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(variable, raising=False)
+    """This process may run on eight processors, and PyTorch finds no GPU."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     monkeypatch.setattr(module, "CPU_QUOTA_FILE", Path("no such file"))
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
@@ -41,9 +39,7 @@ def test_without_a_gpu_it_is_the_cpu_and_to_ask_for_one_is_an_error_that_names_i
         ("bf16", "AVX2", "avx2", "linux", torch.bfloat16),
     ],
 )
-def test_auto_is_bf16_where_the_cpu_has_it_in_use_and_else_it_is_what_was_asked_for(
-    monkeypatch, precision, used, has, platform, dtype
-):
+def test_auto_is_bf16_where_the_cpu_has_it_in_use(monkeypatch, precision, used, has, platform, dtype):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, has: True})
@@ -51,23 +47,18 @@ def test_auto_is_bf16_where_the_cpu_has_it_in_use_and_else_it_is_what_was_asked_
     assert set_up_machine("auto", precision, 1).dtype == dtype
 
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}
-
-
 @pytest.mark.parametrize(
     ("asked_for", "variables", "quota", "threads"),
     [
-        (3, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 3),
-        (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, None, 4),
-        (0, TORCHRUN | {"LOCAL_WORLD_SIZE": "16"}, None, 1),
+        (3, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}, None, 3),
+        (0, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}, None, 4),
+        (0, {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "16"}, None, 1),
         (0, {"LOCAL_WORLD_SIZE": "2"}, None, 8),  # not by torchrun
         (0, {}, "150000 100000", 2),
         (0, {}, "max 100000", 8),
     ],
 )
-def test_the_threads_are_those_asked_for_or_the_processors_that_a_process_may_use(
-    monkeypatch, tmp_path, asked_for, variables, quota, threads
-):
+def test_the_threads_are_as_asked_for_or_as_allowed(monkeypatch, tmp_path, asked_for, variables, quota, threads):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if quota:

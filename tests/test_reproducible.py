@@ -7,9 +7,9 @@ import platform
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
+import dvc.api
 import pytest
 import torch
 from helpers.environment import odd_values
@@ -39,9 +39,7 @@ def results(project: Project) -> dict[str, str]:
 
 def lock_of(project: Project, experiment: str) -> str:
     """The dvc.lock of an experiment, by its name."""
-    names = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
-    (ref,) = (name for name in names if name.endswith(f"/{experiment}"))
-    return project.run("git", "show", f"{ref}:dvc.lock").stdout
+    return dvc.api.read("dvc.lock", repo=str(project.path), rev=experiment)
 
 
 def forget_runs(project: Project) -> None:
@@ -53,17 +51,6 @@ def back_to_the_commit(project: Project) -> None:
     """Undo what an experiment changed in the workspace."""
     project.run("git", "checkout", "-q", ".")
     project.run("dvc", "checkout")
-
-
-def wait_for_queue(project: Project) -> None:
-    """Wait until no experiment is queued or running; all must have succeeded."""
-    for _ in range(900):
-        status = project.run("dvc", "queue", "status").stdout
-        if not re.search(r"Queued|Running", status):
-            break
-        time.sleep(1)
-    states = re.findall(r"\b(Success|Failed|Queued|Running)\b", status)
-    assert states and set(states) == {"Success"}, status
 
 
 def test_the_sample_runs_results_are_the_pinned_ones_of_this_platform(trained_once):
@@ -110,8 +97,8 @@ def test_two_trainings_at_once_give_what_one_alone_gives_and_do_not_hold_each_ot
     assert together < 3 * alone  # twice the work; where threads spin while they wait for each other, many times that
 
 
-def test_every_way_to_run_an_experiment_gives_the_same_bytes(trained, tries):
-    tries("ways to run one experiment", quick=0, full=4)
+@pytest.mark.slow
+def test_every_way_to_run_an_experiment_gives_the_same_bytes(trained):
     trained.run("dvc", "exp", "run", "-n", "here", "-S", "seed=1")
     lock = trained.read("dvc.lock")
     back_to_the_commit(trained)
@@ -121,23 +108,21 @@ def test_every_way_to_run_an_experiment_gives_the_same_bytes(trained, tries):
     forget_runs(trained)
     trained.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "seed=1")
     trained.run("dvc", "exp", "run", "--queue", "-n", "beside", "-S", "seed=2")
-    trained.run("dvc", "queue", "start", "-j", "2")
-    wait_for_queue(trained)
+    trained.run("dvc", "exp", "run", "--run-all", "-j", "2")
     forget_runs(trained)
     trained.set_params(seed=1)
     repro = trained.run("dvc", "repro")
 
-    assert "epoch 1/1:" in temporary.stdout
-    assert "epoch 1/1:" in trained.run("dvc", "queue", "logs", "queued").stdout
-    assert "epoch 1/1:" in repro.stdout
+    for done in (temporary, trained.run("dvc", "queue", "logs", "queued"), repro):
+        assert "epoch 1/1:" in done.stdout
     for experiment in ("here", "temporary", "queued"):
         assert lock_of(trained, experiment) == lock
     assert lock_of(trained, "beside") != lock
     assert trained.read("dvc.lock") == lock
 
 
-def test_a_killed_temporary_experiment_goes_on_where_it_was(trained, tries):
-    tries("SIGKILL of dvc exp run --temp, then again", quick=0, full=1)
+@pytest.mark.slow
+def test_a_killed_temporary_experiment_goes_on_where_it_was(trained):
     trained.run("dvc", "exp", "run", "-n", "alone", "-S", "epochs=4")
     back_to_the_commit(trained)
     forget_runs(trained)

@@ -7,16 +7,7 @@ import torch
 import torch.nn.functional as F
 from helpers.processes import run_processes
 from helpers.project import quick_params, slow
-from helpers.training import (
-    MACHINE,
-    Killed,
-    StopAt,
-    differences,
-    small_model,
-    small_params,
-    small_sets,
-    train_to_the_end,
-)
+from helpers.training import MACHINE, Killed, StopAt, differences, small_model, small_params, small_sets
 from torch import nn
 
 from src.pipeline.process import Interrupted, UserError
@@ -24,15 +15,7 @@ from src.resnet.inference import to_input
 from src.train.batches import Batch
 from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup
-from src.train.trainer import (
-    CHECK_EVERY,
-    MeanMetrics,
-    Trainer,
-    TrainingState,
-    average_decay,
-    build_optimizer,
-    build_schedule,
-)
+from src.train.trainer import MeanMetrics, Trainer, TrainingState, average_decay, build_optimizer, build_schedule
 
 LOOKS = range(1, 12)  # all times that 1.4 epochs of `small_sets` look for a signal, see StopAt
 EACH_STEP = 1e-9  # minutes from one checkpoint to the next
@@ -184,12 +167,8 @@ def test_the_metrics_of_each_set_are_those_of_the_model_that_is_saved(digits):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "steps", "names"),
-    [
-        (1.4, 7, ["epoch 1/1.4", "epoch 1.4/1.4"]),  # five steps an epoch
-        (0.001, 1, ["epoch 0.001/0.001"]),
-        (0.95, 5, ["epoch 0.95/0.95"]),
-    ],
+    ("epochs", "steps", "names"),  # of five steps an epoch
+    [(1.4, 7, ["epoch 1/1.4", "epoch 1.4/1.4"]), (0.001, 1, ["epoch 0.001/0.001"]), (0.95, 5, ["epoch 0.95/0.95"])],
 )
 def test_the_last_epoch_may_be_a_part_of_one(digits, capsys, epochs, steps, names):
     trainer = new_trainer(digits, epochs=epochs)
@@ -201,11 +180,7 @@ def test_the_last_epoch_may_be_a_part_of_one(digits, capsys, epochs, steps, name
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == names
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "look", "step"),
-    [(3, None, CHECK_EVERY), (16, 2, 2)],
-    ids=["after so many steps", "before a stop saves it"],
-)
+@pytest.mark.parametrize(("batch_size", "look", "step"), [(3, None, 20), (16, 2, 2)])  # once in so many; at a stop
 def test_a_loss_that_is_no_number_is_an_error_that_leaves_no_checkpoint(digits, batch_size, look, step):
     model = small_model()
     trainer = new_trainer(digits, model, batch_size=batch_size)
@@ -230,6 +205,19 @@ def test_a_last_step_that_spoils_the_model_is_an_error(digits, monkeypatch):
 # Stopped, killed, resumed
 
 
+def train_to_the_end(params, sets, group, checkpoint, stop) -> dict:
+    """Train the `small_model` from ``checkpoint`` on as ``src.train`` does; return all that there is at the end."""
+    trainer = Trainer(params, small_model(), sets, MACHINE, group, checkpoint)
+    trainer.resume()
+    while not trainer.done:
+        trainer.run_epoch(stop)
+    return {
+        "checkpoint": checkpoint.load(),
+        "history": trainer.state.history,
+        "model": trainer.state.evaluated_model.state_dict(),
+    }
+
+
 @pytest.fixture(scope="module")
 def undisturbed(digits, tmp_path_factory):
     """What an undisturbed run of an epoch and a part of one ends with."""
@@ -239,11 +227,10 @@ def undisturbed(digits, tmp_path_factory):
 
 
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize(("kills", "minutes"), [(False, 60), (True, EACH_STEP)])
-def test_a_run_that_is_disturbed_anywhere_and_goes_on_ends_with_the_same_bits(
-    digits, undisturbed, capsys, look, kills, minutes
-):
-    params, sets = small_params(epochs=1.4, checkpoint_minutes=minutes), small_sets(digits)
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_run_that_is_disturbed_anywhere_and_goes_on_ends_with_the_same_bits(digits, undisturbed, capsys, look, kills):
+    params = small_params(epochs=1.4, checkpoint_minutes=EACH_STEP if kills else 60)
+    sets = small_sets(digits)
     with pytest.raises(Killed if kills else Interrupted) as stopped:
         train_to_the_end(params, sets, ProcessGroup(), Checkpoint({}), StopAt(look, kills=kills))
     done = (Checkpoint({}).load() or {"step": 0})["step"]
@@ -256,9 +243,7 @@ def test_a_run_that_is_disturbed_anywhere_and_goes_on_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize(("seconds", "saves"), [(61, [1, 2, 3, 4, 5, 5]), (59, [5])])
-def test_a_checkpoint_is_saved_where_the_last_is_older_than_so_many_minutes_and_before_each_evaluation(
-    digits, monkeypatch, seconds, saves
-):
+def test_a_checkpoint_is_saved_after_so_many_minutes_and_before_each_evaluation(digits, monkeypatch, seconds, saves):
     saved_steps = []
     monkeypatch.setattr(Checkpoint, "age", seconds)
     monkeypatch.setattr(Checkpoint, "save", lambda self, step, state: saved_steps.append(step))

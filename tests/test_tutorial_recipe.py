@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 import yaml
-from helpers.data import write_data
 from helpers.project import QUICK, ROOT
+from helpers.training import write_data
 from PIL import Image
 from torchvision import transforms
 
@@ -61,7 +61,7 @@ def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(p
 
 
 def test_the_recipe_runs_for_a_few_steps(project, digits):
-    write_data(project, digits, training=17, test=2)
+    write_data(project.path, digits, training=17, test=2)
     project.set_params(**overrides() | {"epochs": 1})
 
     done = project.run("python", "-m", "src.train")

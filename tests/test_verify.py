@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.project import needs_posix, quick_params
@@ -17,16 +18,33 @@ CLASSES = "metrics/evaluate/classes.csv"
 VERIFY = ("python", "-m", "reproductions.verify", "--full")
 
 
-def summary(project, monkeypatch) -> dict:
-    """What ``make verify`` gathers of a clone's run, with logits."""
-    monkeypatch.chdir(project.path)
-    used = json.loads(project.read(RUN))
+def summary() -> dict:
+    """What ``make verify`` gathers of the run in the working folder, with logits."""
+    used = json.loads(Path(RUN).read_text())
     return json.loads(json.dumps(verify.summarise() | {"used": used, "logits": [[0.5, 1.5]]}))
+
+
+@pytest.fixture
+def run(trained, monkeypatch) -> dict:
+    """The `summary` of a run in the working folder."""
+    monkeypatch.chdir(trained.path)
+    return summary()
+
+
+def spoil(project) -> None:
+    """Change a digit of an output that is in Git."""
+    text = project.read(CLASSES)
+    (project.path / CLASSES).write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + "\n")
 
 
 def records(project) -> set:
     """The records that lie in a clone."""
     return set((project.path / "reproductions").glob("*-20*.json"))
+
+
+def left_in(temporary: Path) -> list[str]:
+    """The names of what a command left in a folder, but for the cache that PyTorch makes there."""
+    return [path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
 
 
 def changed(run: dict, *outputs: str, **values: object) -> dict:
@@ -37,9 +55,7 @@ def changed(run: dict, *outputs: str, **values: object) -> dict:
     return copy
 
 
-def test_a_run_is_the_same_bytes_as_itself(trained, monkeypatch):
-    run = summary(trained, monkeypatch)
-
+def test_a_run_is_the_same_bytes_as_itself(run):
     record = compare(run, run, TOLERANCE)
 
     assert (record["verdict"], record["differing"], record["other"]) == ("the same bytes", [], {})
@@ -48,12 +64,10 @@ def test_a_run_is_the_same_bytes_as_itself(trained, monkeypatch):
     assert len(run["predictions"]) == 1000
 
 
-def test_one_changed_byte_in_git_is_different_whatever_dvc_lock_says(trained, monkeypatch):
-    run = summary(trained, monkeypatch)
-    text = trained.read(CLASSES)
-    (trained.path / CLASSES).write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + "\n")
+def test_one_changed_byte_in_git_is_different_whatever_dvc_lock_says(run, trained):
+    spoil(trained)
 
-    record = compare(summary(trained, monkeypatch), run, TOLERANCE)
+    record = compare(summary(), run, TOLERANCE)
 
     assert (record["verdict"], record["differing"]) == ("different", [("evaluate", CLASSES)])
 
@@ -67,10 +81,7 @@ def test_one_changed_byte_in_git_is_different_whatever_dvc_lock_says(trained, mo
         ((CLASSES,), 0, "different", ("evaluate", CLASSES)),  # of the same model
     ],
 )
-def test_another_model_is_the_same_to_rounding_within_the_tolerance(
-    trained, monkeypatch, outputs, shift, verdict, first
-):
-    run = summary(trained, monkeypatch)
+def test_another_model_is_the_same_to_rounding_within_the_tolerance(run, outputs, shift, verdict, first):
     other = changed(run, *outputs, loss=[loss + shift for loss in run["loss"]])
 
     record = compare(run, other, TOLERANCE)
@@ -79,8 +90,7 @@ def test_another_model_is_the_same_to_rounding_within_the_tolerance(
     assert record["differences"]["loss"] == pytest.approx(shift)
 
 
-def test_a_missing_output_and_a_missing_epoch_are_different(trained, monkeypatch):
-    run = summary(trained, monkeypatch)
+def test_a_missing_output_and_a_missing_epoch_are_different(run):
     without = changed(run, MODEL)
     del without["md5"]["evaluate"][CLASSES]
 
@@ -91,8 +101,7 @@ def test_a_missing_output_and_a_missing_epoch_are_different(trained, monkeypatch
     assert (shorter["verdict"], shorter["differences"]["loss"]) == ("different", None)
 
 
-def test_another_python_is_named_and_what_names_it_may_differ(trained, monkeypatch):
-    run = summary(trained, monkeypatch)
+def test_another_python_is_named_and_what_names_it_may_differ(run):
     other = changed(run, RUN, REPORT, used=run["used"] | {"python": "3.99.0"})
 
     record = compare(run, other, TOLERANCE)
@@ -114,8 +123,7 @@ def test_a_run_is_repeated_in_a_clone_of_which_nothing_stays(trained, tmp_path_f
     (record,) = records(trained) - committed
     values = json.loads(record.read_text())
     record.unlink()
-    text = trained.read(CLASSES)
-    (trained.path / CLASSES).write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + "\n")
+    spoil(trained)
     trained.commit("a wrong figure")
 
     different = trained.run(*VERIFY, "--keep", str(temporary / "kept"), ok=False, TMPDIR=str(temporary))
@@ -124,7 +132,7 @@ def test_a_run_is_repeated_in_a_clone_of_which_nothing_stays(trained, tmp_path_f
     assert (values["run"], values["verdict"], values["by"]) == ("whole", "the same bytes", "")
     assert f"verify: different, on {values['machine'].partition(',')[0]}" in different.stdout
     assert f"first to differ: {CLASSES}, of evaluate" in different.stdout
-    assert [path.name for path in temporary.iterdir()] == ["kept"]
+    assert left_in(temporary) == ["kept"]
     assert (temporary / "kept/dvc.lock").read_text() == trained.read("dvc.lock")
 
 
@@ -140,5 +148,5 @@ def test_an_interrupted_one_leaves_nothing(trained, tmp_path_factory, number):
     output, _ = process.communicate(timeout=120)
 
     assert (seen[:6], process.returncode) == ("train:", 130), output
-    assert list(temporary.iterdir()) == []
+    assert left_in(temporary) == []
     assert records(trained) == committed

@@ -15,14 +15,7 @@ DOCUMENTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in 
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[(?:[^][]|\[[^]]*\])*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-FIGURES = {  # what may differ in a printed line, and what may stand in its place
-    "…": ".*",
-    " +": " +",
-    "─+": "─+",
-    r"\b[AP]M\b": "[AP]M",
-    r"\b[0-9a-f]{7}\b": "[0-9a-f]{7}",
-    r"-?\d[\d.,]*(?:e-\d+)?": r"-?\d[\d.,]*(?:e-\d+)?",
-}
+FIGURES = (" +", "─+", r"\b[AP]M\b", r"\b[0-9a-f]{7}\b", r"-?\d[\d.,]*(?:e-\d+)?")  # what may differ in a line
 
 
 class Block(NamedTuple):
@@ -75,8 +68,9 @@ def brought_up_to_date(shown: Iterable[str], printed: Iterable[str]) -> list[str
     lines, found = map(str.rstrip, printed), []
     for line in shown:
         pattern = ""
-        for part in re.split(f"({'|'.join(FIGURES)})", line.rstrip()):
-            pattern += next((other for figure, other in FIGURES.items() if re.fullmatch(figure, part)), re.escape(part))
+        for part in re.split(f"(…|{'|'.join(FIGURES)})", line.rstrip()):
+            figure = next((figure for figure in FIGURES if re.fullmatch(figure, part)), re.escape(part))
+            pattern += ".*" if part == "…" else figure
         match = next((other for other in lines if re.fullmatch(pattern, other)), None)
         assert match is not None, f"not printed, or not here: {line}"
         found.append(line if "…" in line else match)

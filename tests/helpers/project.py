@@ -54,7 +54,6 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "checkpoint_minutes": 5,
     "launcher": "python -m",
 }
-RESULTS = ("__pycache__", "dvc.lock")  # what may lie beside the sources
 
 
 def slow(*values: object) -> object:
@@ -174,7 +173,7 @@ def make_project(path: Path) -> Project:
         target = path / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns(*RESULTS))
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
         elif (ROOT / part).exists():
             shutil.copy2(ROOT / part, target)
     (path / ".dvc/config").write_text(DVC_CONFIG)

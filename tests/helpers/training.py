@@ -1,6 +1,7 @@
 """Training on a few real digits, in seconds, and what is left of it to compare."""
 
 import signal
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,15 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers.data import write_data
-from helpers.project import Project, quick_params
+from helpers.project import quick_params
 from src.mnist.dataset import Images, Manifest
-from src.pipeline.files import write_json
+from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import Params
+from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES
 from src.resnet.machine import Machine
-from src.train.checkpoint import Checkpoint
-from src.train.processes import ProcessGroup
-from src.train.trainer import Trainer
 
 MACHINE = Machine(torch.device("cpu"), torch.float32)
 FROM_RANDOM_WEIGHTS = Manifest(
@@ -60,14 +58,10 @@ class Killed(BaseException):
 
 
 class StopAt:
-    """In place of a `StopSignal`: one that comes at the n-th time that a run looks for it.
+    """In place of a `StopSignal`: one that comes at the n-th time that a run looks for it, None for never.
 
-    A run looks after each step, and in the evaluation after each batch. With `small_sets` and one evaluation batch for
-    each set, those are seven times an epoch.
-
-    Args:
-        look: n, counted from 1; None for a signal that never comes.
-        kills: the signal is SIGKILL, and the run gets no chance to save. Otherwise it is SIGTERM.
+    A run looks after each step, and in the evaluation after each batch: with `small_sets` seven times an epoch. A
+    signal that ``kills`` is SIGKILL, and the run gets no chance to save; otherwise it is SIGTERM.
     """
 
     def __init__(self, look: int | None = None, *, kills: bool = False) -> None:
@@ -89,25 +83,6 @@ class StopAt:
         return signal.SIGTERM
 
 
-def train_to_the_end(
-    params: Params, sets: dict[str, Images], group: ProcessGroup, checkpoint: Checkpoint, stop: StopAt
-) -> dict[str, Any]:
-    """Train the `small_model` as ``src.train`` does: go on from ``checkpoint``, and take the epochs that are left.
-
-    Returns:
-        All that there is at the end: the last checkpoint, the metrics of each epoch, the model.
-    """
-    trainer = Trainer(params, small_model(), sets, MACHINE, group, checkpoint)
-    trainer.resume()
-    while not trainer.done:
-        trainer.run_epoch(stop)
-    return {
-        "checkpoint": checkpoint.load(),
-        "history": trainer.state.history,
-        "model": trainer.state.evaluated_model.state_dict(),
-    }
-
-
 def differences(left: Any, right: Any, name: str = "") -> list[str]:
     """List where two nested states differ in type, shape or any bit, by the path to the place."""
     if type(left) is not type(right):
@@ -127,14 +102,23 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     return [] if left == right else [name]
 
 
-def write_small_project(folder: Path, digits: tuple, **values: object) -> None:
-    """Write what ``src.train`` reads: the parameters, and data of the size of `small_sets`.
+def write_data(folder: Path, digits: tuple, *, training: int, test: int) -> None:
+    """Write digits as ``download`` would, at equal distances so that all classes are there, and a manifest."""
+    images, labels = digits
+    chosen = np.arange(0, len(labels), len(labels) // (training + test))
+    parts = {"train": chosen[:training], "test": chosen[-test:]}
+    hashes = {}
+    for name, part in parts.items():
+        for path, array in zip(MNIST_FILES[name], (images[part], labels[part]), strict=True):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)  # of the IDX format
+            write_file(folder / path, header + array.tobytes())
+            hashes[path.as_posix()] = sha256(folder / path)
+    update = {"training_images": training, "test_images": test, "sha256": hashes}
+    write_json(folder / MANIFEST_FILE, FROM_RANDOM_WEIGHTS.model_copy(update=update).model_dump())
 
-    Args:
-        folder: an empty one.
-        digits: the fixture.
-        values: parameters other than those of `small_params`.
-    """
-    write_data(Project(folder), digits, training=96, test=20)
+
+def write_small_project(folder: Path, digits: tuple, **values: object) -> None:
+    """Write what ``src.train`` reads: `small_params` but for ``values``, and data of the size of `small_sets`."""
+    write_data(folder, digits, training=96, test=20)
     params = small_params(**{"validation_size": 0.2, "device": "cpu", "threads": 1} | values)
     write_json(folder / "params.yaml", params.model_dump())  # JSON is YAML
