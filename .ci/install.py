@@ -104,7 +104,8 @@ def uv_environment() -> dict[str, str] | None:
     if "UV_FIND_LINKS" in variables:
         variables["UV_FIND_LINKS"] = ",".join(variables["UV_FIND_LINKS"].split())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UV_") or name == "UV_CACHE_DIR"}
-    return kept | variables | {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1"}  # as pip chooses
+    as_pip_does = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "1", "UV_NO_CONFIG": "1"}
+    return kept | variables | as_pip_does
 
 
 def install(uv: dict[str, str] | None, *what: str, index: str | None = None) -> None:
