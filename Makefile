@@ -4,6 +4,7 @@ TORCH ?=
 # By path: the make that macOS ships does not look for programs in an exported PATH. The stages do, hence both.
 BIN := .venv/bin
 # Not /var/tmp/dvc, which everybody may write to: DVC unpickles what lies there.
+unexport CDPATH
 export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site-cache
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
@@ -23,7 +24,7 @@ FULL ?=
 VERIFY ?=
 verify: setup  ## repeat the sample's committed run in a clone, and compare; FULL=1 the whole run; VERIFY="--keep DIR"
 	@.ci/check-commit
-	@$(RUN) reproductions.verify $(if $(FULL),--full) $(VERIFY)
+	@$(RUN) reproductions $(if $(FULL),--full) $(VERIFY)
 
 reader: setup  ## set up, then make what reads pictures, and before it whatever of the workflow it needs
 	@.ci/check-commit

@@ -84,5 +84,5 @@ def test_a_reproduction_is_compared_with_the_committed_runs():
     sample, whole = read("reproductions/sample.json"), read("reproductions/whole.json")
     parameters = load_params(ROOT / "params.yaml").model_dump()
 
-    assert whole["model_md5"] == committed_md5(MODEL), "run `python -m reproductions.verify --full --write-reference`"
-    assert sample["parameters"] == parameters | SAMPLE, "run `python -m reproductions.verify --write-reference`"
+    assert whole["model_md5"] == committed_md5(MODEL), "run `python -m reproductions --full --write-reference`"
+    assert sample["parameters"] == parameters | SAMPLE, "run `python -m reproductions --write-reference`"

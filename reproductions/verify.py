@@ -29,7 +29,7 @@ from src.mnist.dataset import load_images, load_manifest
 from src.pipeline import paths
 from src.pipeline.files import read_columns, read_json, write_file, write_json
 from src.pipeline.params import load_params
-from src.pipeline.process import Interrupted, UserError, exit_code
+from src.pipeline.process import Interrupted, UserError
 from src.resnet.inference import predict_logits
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
@@ -40,7 +40,7 @@ SAMPLE = {"dataset": "sample", "weights": "random", "epochs": 2, "lr": 0.0001}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m reproductions.verify", description="repeat the committed run")
+    parser = argparse.ArgumentParser(prog="python -m reproductions", description="repeat the committed run")
     parser.add_argument("--full", action="store_true", help="the whole run; without this, the one on the sample")
     parser.add_argument("--threads", type=int, help="another number of them: sums in another order")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="another one")
@@ -212,7 +212,3 @@ def git(folder: Path, *arguments: str) -> str:
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or [f"git {arguments[0]} failed"])[-1])
     return done.stdout.strip()
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(main))

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import psutil
 import pytest
 from helpers.project import ROOT, needs_posix
 
+from src.pipeline import process
+from src.pipeline.inputs import hash_inputs
 from src.pipeline.process import INTERRUPTED, UserError, exit_code
 from src.train.signals import StopSignal
 
@@ -105,6 +108,35 @@ def test_a_line_appears_when_it_is_printed_whatever_the_terminal_can_show(run_st
     done = run_stage("print('28 × 28'); os._exit(7)", PYTHONIOENCODING="ascii")
 
     assert done.stdout == "printed\n28 \\xd7 28\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("params.yaml", "lr: ["), ("src/train/new.py", ""), ("src/train/trainer.py", "import torch\n"), ("dvc.yaml", "")],
+)
+def test_each_change_of_what_a_stage_depends_on_is_seen(tmp_path, monkeypatch, file, content):
+    for name in ("dvc.yaml", "params.yaml", "src"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("src.pipeline.inputs.ROOT", tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    monkeypatch.setattr(process, "_inputs_at_start", hash_inputs())
+    (tmp_path / "src/train/.trainer.py.swp").touch()
+    process.require_unchanged_inputs()
+
+    (tmp_path / file).write_text(content)
+
+    with pytest.raises(UserError):
+        process.require_unchanged_inputs()
+
+
+@pytest.mark.parametrize("stage", ["train", "another", "../dvc.yaml:train"])
+def test_a_stage_of_another_project_has_no_inputs_here(tmp_path, monkeypatch, stage):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", stage)
+
+    assert hash_inputs() == {}
 
 
 # Signals

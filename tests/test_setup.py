@@ -143,12 +143,22 @@ def test_an_environment_is_made_once_and_mends_itself(bare, damage):
     assert str(bare.path / ".venv") in done.stdout
 
 
+def test_an_exported_cdpath_leads_to_no_other_folder(bare):
+    bare.be_quick()
+    bare.run("sh", "-c", "mkdir -p other/.venv/lib && touch other/.venv/made-by-mnist-resnet")
+
+    bare.run("make", "setup", CDPATH=f"{bare.path}/other")
+
+    assert (bare.path / "other/.venv/lib").is_dir()
+    assert bare.run("make", "setup", CDPATH=f"{bare.path}/other").stdout == ""
+
+
 @pytest.mark.parametrize(
     "made",
     [
         "python3 -m venv .venv",
         "mkdir other && ln -s other .venv && python3 -m venv other",
-        "mkdir other && ln -s other .venv && python3 -m venv other && pwd >other/location",
+        "mkdir other && ln -s other .venv && python3 -m venv other && pwd >other/made-by-mnist-resnet",
     ],
     ids=["in the folder", "behind a link", "of another checkout"],
 )

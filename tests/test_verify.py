@@ -15,7 +15,7 @@ from reproductions.comparison import compare
 TOLERANCE = {"loss": 0.01, "accuracy": 0.01, "source": "this test"}
 MODEL, RUN, REPORT = "models/model.safetensors", "models/run.json", "metrics/report.md"
 CLASSES = "metrics/evaluate/classes.csv"
-VERIFY = ("python", "-m", "reproductions.verify", "--full")
+VERIFY = ("python", "-m", "reproductions", "--full")
 
 
 def summary() -> dict:

@@ -16,14 +16,17 @@ KEPT = {
     ),
     "the language and the terminal": ("LANG", "LC_*", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR"),
     "DVC, its Studio, and Git": ("DVC_*", "GIT_*"),
-    "the download": ("MNIST_MIRROR", "RESNET18_WEIGHTS", "*_PROXY", "*_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    "the download, and what DVC's Studio is sent": (
+        *("MNIST_MIRROR", "RESNET18_WEIGHTS", "*_PROXY", "*_proxy", "NETRC"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    ),
     "which GPU": (
         *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_*"),
-        *("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
+        *("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR", "CUDA_MPS_*", "CUDA_CACHE_PATH"),
     ),
     "the other processes of a training": (
         *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_*", "ROLE_*", "MASTER_*", "TORCHELASTIC_*"),
-        *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_*", "NCCL_DEBUG*"),
+        *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_*", "NCCL_*_DISABLE", "NCCL_DEBUG*"),
     ),
 }
 PATTERNS = tuple(pattern for patterns in KEPT.values() for pattern in patterns)

@@ -94,8 +94,8 @@ def require_unchanged_inputs() -> None:
     Raises:
         UserError: something was. The message names it.
     """
-    now = hash_inputs()
-    if changed := [name for name, value in _inputs_at_start.items() if now.get(name) != value]:
+    before, now = _inputs_at_start, hash_inputs()
+    if changed := [name for name in before | now if before and before.get(name) != now.get(name)]:
         raise UserError(
             f"{', '.join(changed[:3])} changed while this stage ran, so its results are not written; undo the change "
             "and run the same command again, or run it again as it is"

@@ -12,6 +12,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageOps, PngImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 FORMATS = {  # that are read, by Pillow's names, and how the names of their files end
     "PNG": (".png",),
@@ -23,7 +24,7 @@ FORMATS = {  # that are read, by Pillow's names, and how the names of their file
     "AVIF": (".avif",),
     "HEIF": (".heic", ".heif"),
 }
-FRAMES = 100  # of an animation or a scan, where the first ones are of one colour
+FRAME_PIXELS = 10**8  # that are looked at in an animation or a scan, where its first frames are of one colour
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
 BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
@@ -65,11 +66,11 @@ def find_pictures(names: Sequence[str], passed_over: Counter[str]) -> Iterator[P
         yield from sorted(pictures) or [path]
 
 
-def read_grey(file: BinaryIO, frame: int = 0) -> np.ndarray:
+def read_grey(file: BinaryIO) -> np.ndarray:
     """Read a picture, upright, at most `WORKING_SIDE` pixels long.
 
     Args:
-        file: of its frames, the first from ``frame`` on that is not of one colour is read.
+        file: of its frames, the first that is not of one colour is read.
 
     Returns:
         (H, W) float32 in [0, 255], 0 for black.
@@ -81,15 +82,19 @@ def read_grey(file: BinaryIO, frame: int = 0) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
             with Image.open(file, formats=tuple(FORMATS)) as image:
-                image.seek(frame)
-                grey = _to_grey(image)
-                others = np.ptp(grey) == 0 and not isinstance(image, JpegImageFile)  # whose others are a phone's aids
-                more = others and file.seekable() and frame + 1 < min(getattr(image, "n_frames", 1), FRAMES)
+                most = 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's aids
+                frames = max(1, min(most, FRAME_PIXELS // (image.width * image.height)))
+                for number in range(frames):
+                    image.seek(number)
+                    _check_size(image)
+                    grey = _to_grey(image if frames == 1 else ImageOps.exif_transpose(image))
+                    if np.ptp(grey):
+                        break
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"not a picture of the kinds {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ValueError(f"can't be read as a picture: {' '.join(str(error).split())}") from error
-    return read_grey(file, frame + 1) if more else grey
+    return grey
 
 
 def border_of(shape: tuple[int, int]) -> np.ndarray:
@@ -100,15 +105,21 @@ def border_of(shape: tuple[int, int]) -> np.ndarray:
     return border
 
 
-def _to_grey(image: Image.Image) -> np.ndarray:
+def _check_size(image: Image.Image) -> None:
+    """Raise `ValueError` where the decoder would hold more than `LARGEST`."""
     width, height = image.size
     image.draft("YCbCr", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # a JPEG is unpacked no larger than needed
     size = image.width * image.height * DECODER.get(image.format or "", OTHER_DECODER)
     if isinstance(image, JpegImageFile):  # a progressive one has its coefficients in memory, 16 bits each, in full size
         _, across, down, _ = zip(*image.layer, strict=True)
         size += 2 * width * height * sum(map(mul, across, down)) // (max(across) * max(down))
+    if isinstance(image, TiffImageFile):  # a tile may be larger than the picture
+        size = max(size, image.tag_v2.get(TILEWIDTH, 0) * image.tag_v2.get(TILELENGTH, 0) * DECODER["TIFF"])
     if size > LARGEST:
         raise ValueError(f"{width} × {height} pixels take {size / 2**20:,.0f} MiB, more than {LARGEST // 2**20:,}")
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode in ("1", "P"):  # whose pixels have no mean
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     wide = image.mode.startswith(("I", "F"))  # 16 or 32 bits a pixel, of any range

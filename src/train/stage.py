@@ -56,8 +56,8 @@ def main() -> None:
             )
 
         # Save the model, and what the run used.
-        require_unchanged_inputs()
         if group.is_main:
+            require_unchanged_inputs()
             model = untrim(trainer.state.evaluated_model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
             write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
