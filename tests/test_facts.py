@@ -46,14 +46,14 @@ def test_the_tables_of_seeds_have_a_row_for_each_recipe_and_a_column_for_each_we
 
 def test_the_table_of_reproductions_has_a_row_for_each_record_the_latest_first(other_run):
     record = {
-        "date": "2999-01-02 03:04", "by": "Someone", "machine": "a laptop, cpu, float32, 4 threads, AVX2, torch 2.15.0",
+        "date": "2099-01-02 03:04", "by": "Someone", "machine": "a laptop, cpu, float32, 4 threads, AVX2, torch 2.15.0",
         "system": "Linux x86_64", "used": {"python": "3.13.1", "torch": "2.15.0"}, "run": "sample",
         "verdict": "the same to rounding", "differing": [["train", "models/model.safetensors"]],
         "model_md5": "1a2b3c4d5", "differences": {"loss": 0.001, "accuracy": 0}, "other": {"threads": [2, 4]},
     }  # fmt: skip
-    (other_run.path / "reproductions/a-laptop-avx2-2999-01-02-03-04.json").write_text(json.dumps(record))
+    (other_run.path / "reproductions/a-laptop-avx2-2099-01-02-03-04.json").write_text(json.dumps(record))
 
     assert facts.reproductions().splitlines()[2] == (
-        "| 2999-01-02 03:04 | Someone | a laptop (float32, 4 threads, AVX2), Linux x86_64 | 3.13.1, 2.15.0 | sample | "
+        "| 2099-01-02 03:04 | Someone | a laptop (float32, 4 threads, AVX2), Linux x86_64 | 3.13.1, 2.15.0 | sample | "
         "**the same to rounding** from `models/model.safetensors` on | loss 0.001 | threads 2 → 4 | `1a2b3c4` |"
     )
