@@ -1,8 +1,7 @@
 """How fast the page to draw digits on answers: ``python -m benchmarks.demo``, written to ``benchmarks/demo.json``.
 
 It starts the real server on the reader's model. In a headless Chromium the time runs from the end of a stroke to the
-pixels that follow. By the page's API it runs from a request to its answer. With ``--picture`` it takes the README's
-picture of the page, `docs/demo.png`, instead.
+pixels that follow. With ``--picture`` it takes the README's picture of the page, `docs/demo.png`, instead.
 """
 
 import argparse
@@ -12,14 +11,11 @@ import shutil
 import statistics
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import requests
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -27,14 +23,12 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.machine import processor_name
 from benchmarks.pictures import md5
-from benchmarks.scenes import marker
-from src.mnist.dataset import load_images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.paths import MODEL_FILE
 from src.pipeline.process import exit_code
 
 RESULTS_FILE, PICTURE_FILE = Path("benchmarks/demo.json"), Path("docs/demo.png")
-DRAWINGS, CLIENTS, STROKES = 100, 10, 20
+STROKES = 20
 TOP, BOTTOM = ((0.5, 0.34), 0.13), ((0.5, 0.62), 0.15)  # a 3: the centres of its bows and their radii
 # Notes when a stroke ends, and when other pixels are shown for the first time after it.
 WATCH = """() => {
@@ -56,20 +50,17 @@ def main() -> None:
     parser.add_argument("--picture", action="store_true", help=f"take {PICTURE_FILE}")
     parser.add_argument("--browser", default="chromium", help="the program (%(default)s)")
     arguments = parser.parse_args()
-    with serving() as address:
-        with opened(address, arguments.browser) as tab:
-            if arguments.picture:
-                draw(tab, three())
-                tab.wait_for_function("/^3\\s+(9|100)/m.test(document.querySelector('#probabilities').innerText)")
-                write_file(PICTURE_FILE, with_model(tab.screenshot()))
-                return
-            of_strokes = stroke_times(tab)
-        one, many = request_times(address, clients=1), request_times(address, clients=CLIENTS)
-    results = {"machine": f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"}
-    for name, times in (("a stroke in Chromium", of_strokes), ("one client", one), (f"{CLIENTS} clients", many)):
-        median, late = 1000 * statistics.median(times), 1000 * float(np.percentile(times, 90))
-        results[name] = {"answers": len(times), "median, ms": median, "90th percentile, ms": late}
-        print(f"demo: {name}: {len(times)} answers, median {median:,.0f} ms, 90th percentile {late:,.0f} ms")
+    with serving() as address, opened(address, arguments.browser) as tab:
+        if arguments.picture:
+            draw(tab, three())
+            tab.wait_for_function("/^3\\s+(9|100)/m.test(document.querySelector('#probabilities').innerText)")
+            write_file(PICTURE_FILE, with_model(tab.screenshot()))
+            return
+        of_strokes = stroke_times(tab)
+    median, late = 1000 * statistics.median(of_strokes), 1000 * float(np.percentile(of_strokes, 90))
+    print(f"demo: {len(of_strokes)} strokes are answered within {median:,.0f} ms (median), {late:,.0f} ms (90%)")
+    machine = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    results = {"machine": machine, "strokes": len(of_strokes), "median, ms": median, "90th percentile, ms": late}
     write_json(RESULTS_FILE, results)
 
 
@@ -128,32 +119,6 @@ def stroke_times(tab: Page) -> list[float]:
         draw(tab, [(0.3 + 0.02 * number, 0.3 + 0.04 * step) for step in range(10)])
         times.append(tab.wait_for_function("window.answered").json_value() / 1000)
     return times[1:]  # the first loads what all need
-
-
-def request_times(address: str, clients: int) -> list[float]:
-    """Let clients send `DRAWINGS` each, one after another; the seconds of each answer."""
-    images = load_images(load_manifest(), "test").images[:DRAWINGS]
-    times = []
-
-    def client() -> None:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy
-            for image in images:
-                file = io.BytesIO()
-                Image.fromarray(~marker(image)).convert("L").resize((280, 280)).save(file, "PNG")
-                start = time.perf_counter()
-                sent = session.post(f"{address}gradio_api/upload", files={"files": ("a.png", file.getvalue())})
-                data = {"data": [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}]}
-                answer = session.post(f"{address}gradio_api/run/picture", json=data, timeout=60)
-                answer.raise_for_status()
-                times.append(time.perf_counter() - start)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return times
 
 
 def with_model(png: bytes) -> bytes:
