@@ -54,6 +54,7 @@ def main() -> None:
         if arguments.picture:
             draw(tab, three())
             tab.wait_for_function("/^3\\s+(9|100)/m.test(document.querySelector('#probabilities').innerText)")
+            tab.wait_for_function("document.querySelector('#pixels img')?.naturalWidth > 0")
             write_file(PICTURE_FILE, with_model(tab.screenshot()))
             return
         of_strokes = stroke_times(tab)
