@@ -3,8 +3,8 @@ PYTHON ?= python3
 TORCH ?=
 # By path: the make that macOS ships does not look for programs in an exported PATH. The stages do, hence both.
 BIN := .venv/bin
-# Not /var/tmp/dvc, which everybody may write to: DVC unpickles what lies there.
 unexport CDPATH
+# Not /var/tmp/dvc, which everybody may write to: DVC unpickles what lies there.
 export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site-cache
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11

@@ -224,6 +224,7 @@ def test_a_chosen_picture_and_one_from_the_camera_are_answered(tab, tmp_path):
     wait_for_bars(tab, 0)
     tab.get_by_label("Capture from camera").click()
     tab.get_by_text("Click to Access Webcam").click()
+    tab.wait_for_function("document.querySelector('video').videoWidth")  # before that Gradio takes no picture
     tab.get_by_label("capture photo").click()
     tab.wait_for_function("document.querySelector('#warning textarea, #warning input').value")
 

@@ -33,7 +33,7 @@ SMALL = 48  # pixels of `WORKING_SIDE`: a smaller digit is looked for in the lar
 COLOURED = 5  # how many times a picture's colours must differ by more than its grey levels do
 LARGEST = 2**30  # bytes that a picture may take while it is decoded
 DECODER = {"GIF": 16, "WEBP": 18, "TIFF": 16, "AVIF": 16, "HEIF": 16}  # bytes a pixel, as measured and rounded up
-OTHER_DECODER = 10  # likewise: a palette's transparent picture, converted and copied
+OTHER_DECODER = 10  # the most is a transparent picture with a palette, converted and copied
 
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # pyrefly: ignore  # bytes: a large text or profile changes no pixel
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
