@@ -1,6 +1,7 @@
 """The stage ``train``: whatever happens to a run, its files are those of an undisturbed one."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from src.pipeline.process import Interrupted, UserError
 from src.resnet.model_file import read_tensors
 from src.train.live import log_run, open_live
 from src.train.stage import main
+
+TEST_CURVE = Path("metrics/train/plots/metrics/test/loss.tsv")
 
 
 def has_accelerator() -> bool:
@@ -52,6 +55,24 @@ def test_a_run_that_is_stopped_in_epoch_2_and_goes_on_ends_with_the_files_of_an_
     assert "models/model.safetensors" in files
     curve = files["metrics/train/plots/metrics/validation/loss.tsv"].decode().splitlines()
     assert [row.split("\t")[0] for row in curve] == ["step", "1", "2"]
+
+
+class PutsBack(StopAt):
+    """No signal; at its n-th look an older curve comes back, as `git checkout .` brings it."""
+
+    @property
+    def received(self) -> None:
+        if super().received:
+            TEST_CURVE.write_text("step\tloss\n1\t9.5\n")
+
+
+def test_an_older_curve_that_comes_back_meanwhile_is_no_curve_of_this_run(train_in, tmp_path):
+    undisturbed = train_in("undisturbed")
+    with pytest.raises(UserError, match=r"loss\.tsv"):
+        train_in("disturbed", PutsBack(10))
+    assert not (tmp_path / "disturbed/models/model.safetensors").exists()
+
+    assert train_in("disturbed") == undisturbed
 
 
 def test_without_a_validation_set_all_images_are_trained_on_and_its_curves_are_there_and_empty(train_in):

@@ -1,13 +1,14 @@
 """The curves of a run, written by dvclive while it goes on. DVC, its VS Code extension and Studio read them."""
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from dvclive import Live
 from scmrepo.exceptions import SCMError
 
-from src.pipeline.files import write_file
+from src.pipeline.files import read_columns, write_file
 from src.pipeline.paths import SETS, TRAIN_CURVES_DIR, TRAIN_METRICS_DIR
 from src.pipeline.process import UserError
 from src.train.trainer import Metrics
@@ -66,7 +67,22 @@ def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
 
 @_writing()
 def log_run(live: Live | None, **values: str | int) -> None:
-    """Add to ``metrics/train/metrics.json`` what is no curve. Raises `UserError` where it can't be written."""
+    """Add single values to ``metrics/train/metrics.json``. Raises `UserError` where it can't be written."""
     if live:
         for name, value in values.items():
             live.log_metric(name, value, plot=False)
+
+
+def require_own_curves(history: Sequence[dict[str, Metrics]]) -> None:
+    """To be called before the model is saved: the curves are those of this run's ``history``.
+
+    dvclive appends to whatever file lies there, also to an older one that Git has put back meanwhile.
+
+    Raises:
+        UserError: one is another. When the run goes on from its checkpoint, all curves are written anew.
+    """
+    for name, metric in itertools.product(SETS, Metrics._fields):
+        file = TRAIN_CURVES_DIR / name / f"{metric}.tsv"
+        expected = [getattr(results[name], metric) for results in history if name in results]
+        if [float(value) for value in read_columns(file)[metric]] != expected:
+            raise UserError(f"{file} changed while this stage ran; run the same command again to write it anew")

@@ -17,7 +17,7 @@ from src.resnet.network import build_model, trim, untrim
 from src.sampling.seeding import derive_seed
 from src.sampling.split import load_sets
 from src.train.checkpoint import Checkpoint, run_identity
-from src.train.live import log_epoch, log_run, open_live
+from src.train.live import log_epoch, log_run, open_live, require_own_curves
 from src.train.processes import process_group
 from src.train.signals import StopSignal
 from src.train.trainer import Trainer
@@ -58,6 +58,7 @@ def main() -> None:
         # Save the model, and what the run used.
         if group.is_main:
             require_unchanged_inputs()
+            require_own_curves(trainer.state.history)
             model = untrim(trainer.state.evaluated_model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
             write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
