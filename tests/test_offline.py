@@ -23,7 +23,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def strace() -> tuple[str, ...]:
     """What stands before a command so that its connections are written to a file; nothing where that can't be."""
-    program = ("strace", "-f", "-e", "trace=connect,sendto", "-o")
+    program = ("strace", "-f", "--seccomp-bpf", "-e", "trace=connect,sendto", "-o")
     works = shutil.which("strace") and subprocess.run([*program, os.devnull, "true"], check=False).returncode == 0
     return program if works else ()
 
