@@ -15,28 +15,20 @@ from dvc.repo import Repo
 from benchmarks import bench, recipes, seeds
 from benchmarks.machine import short_name
 from src.pipeline.params import Params, load_params
-from src.report.page import DATASETS, not_downloaded, table
+from src.report.page import DATASETS, WEIGHTS, name_weights, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = ("dvc.yaml", "src/reader/dvc.yaml")
-WEIGHTS = {
-    "random": "random weights",
-    "imagenet1k_v1": "torchvision's ImageNet weights",
-    "imagenet": "torchvision's ImageNet weights",  # as benchmarks/seeds.json has it
-    "resnet18-imagenet-cntk.safetensors": "an ImageNet ResNet-18 of another training",
-}
+STARTS = {"imagenet": WEIGHTS["imagenet_cntk"], "torchvision": WEIGHTS["imagenet1k_v1"], "random": WEIGHTS["random"]}
 
 
 def headline() -> str:
     train, test = read("metrics/train/metrics.json"), read("metrics/evaluate/metrics.json")["test"]
-    weights = WEIGHTS.get(train["initial_weights"], f"the weights in `{train['initial_weights']}`")
-    missing = not_downloaded(defaults(), train)
     sentences = [
         f"**{test['accuracy']:.2%} test accuracy**, {test['errors']:,} errors in {test['images']:,} images.",
         "This repository includes the results of one run with the default settings:",
         f"{train['step']} epoch{'s' * (train['step'] > 1)} on {train['training_images']:,} images of",
-        f"{DATASETS[train['dataset']]}, from {weights}.",
-        *([f"{missing}, which the defaults ask for, could not be downloaded there."] if missing else []),
+        f"{DATASETS[train['dataset']]}, from {name_weights(train['initial_weights'])}.",
     ]
     return " ".join(sentences)
 
@@ -144,7 +136,7 @@ def seeds_in_short() -> str:
         figures = f"{statistics.mean(accuracies):.2%} (worst of {len(group)}: {min(accuracies):.2%})"
         cells[recipe.removesuffix("-from-random"), machine][weights] = figures
     starts = list(dict.fromkeys(weights for row in cells.values() for weights in row))
-    header = ("recipe", *(f"from {WEIGHTS.get(weights, f'`{weights}`')}" for weights in starts))
+    header = ("recipe", *(f"from {STARTS.get(weights, f'`{weights}`')}" for weights in starts))
     rows = [(f"`{recipe}`", *(row.get(weights, "-") for weights in starts)) for (recipe, _), row in cells.items()]
     return table(header, rows)
 

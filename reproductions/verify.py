@@ -113,24 +113,12 @@ def clone_of(root: Path, keep: Path | None) -> Iterator[Path]:
 
 
 def repeat(parameters: Mapping[str, object]) -> None:
-    """Run each stage in the working folder, with some parameters changed, whatever dvc.lock says.
-
-    Where the committed run had to start from random weights, this one does, with a network or without.
-    """
-    committed = read_json(paths.MANIFEST_FILE)["initial_weights"]
-    change_parameters(parameters)
-    run_stage("download")
-    if committed == "random" != read_json(paths.MANIFEST_FILE)["initial_weights"]:
-        change_parameters({"weights": "random"})
-        run_stage("download")
-    for stage in list(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])[1:]:
+    """Run each stage in the working folder, with some parameters changed, whatever dvc.lock says."""
+    if parameters:
+        with modify_yaml("params.yaml") as values:
+            values.update(parameters)
+    for stage in yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]:
         run_stage(stage)
-
-
-def change_parameters(values: Mapping[str, object]) -> None:
-    if values:
-        with modify_yaml("params.yaml") as parameters:
-            parameters.update(values)
 
 
 def run_stage(name: str) -> None:

@@ -14,7 +14,7 @@ from src.pipeline.paths import (
     TRY_AGAIN,
 )
 from src.pipeline.process import exit_code
-from src.report.page import not_downloaded
+from src.report.page import name_weights
 
 ACTIVATE = ". .venv/bin/activate"
 
@@ -25,12 +25,12 @@ def main() -> None:
     print()
     print(
         f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images, "
-        f"from {train['initial_weights']} weights"
+        f"from {name_weights(train['initial_weights'])}"
     )
     print(f"metrics  {TRAIN_METRICS_FILE}, {EVALUATE_METRICS_FILE}")
     print(f"report   {REPORT_FILE}: the training and the test on one page, with the pictures")
-    if missing := not_downloaded(params, train):
-        print(f"missing  {missing} could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
+    if train["dataset"] != params.dataset:
+        print(f"missing  MNIST could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
     if not has_git_identity():
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     if not on_a_branch():

@@ -49,8 +49,8 @@ def step_of_resnet(group, images, labels, shards):
     training = TrainingState(params, model, 10, MACHINE, group)
     batches = Batches(torch.from_numpy(images), torch.from_numpy(labels), params, shards or group)
     training.training_step(next(batches.epoch(0)))
-    group.broadcast_buffers(model := training.evaluated_model)
-    return {name: parameter.grad for name, parameter in model.named_parameters()}, dict(model.named_buffers())
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return gradients, dict(training.evaluated_model([]).named_buffers())
 
 
 @pytest.mark.parametrize("count", [2, slow(3)])
@@ -107,11 +107,12 @@ def epoch(group, sets, folder, poisoned):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("DVC_ROOT", str(folder))
         checkpoint = Checkpoint({"poisoned": poisoned})
-        trainer = Trainer(small_params(ema_decay=0.0), small_model(), sets, MACHINE, group, checkpoint)
+        model = small_model()
+        trainer = Trainer(small_params(), model, sets, MACHINE, group, checkpoint)
         trainer.resume()
         if group.rank == poisoned:
             with torch.no_grad():
-                trainer.state.evaluated_model[0].weight.fill_(math.nan)
+                model[0].weight.fill_(math.nan)
         try:
             return trainer.run_epoch(StopAt())
         except (UserError, SystemExit) as error:

@@ -1,5 +1,6 @@
 """Training: its means, its optimizer, its average, and that a run stopped anywhere goes on to the same bits."""
 
+import copy
 import math
 
 import pytest
@@ -17,7 +18,7 @@ from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup
 from src.train.trainer import MeanMetrics, Trainer, TrainingState, average_decay, build_optimizer, build_schedule
 
-LOOKS = range(1, 12)  # all times that 1.4 epochs of `small_sets` look for a signal, see StopAt
+LOOKS = range(1, 14)  # all times that 1.4 epochs of `small_sets` look for a signal, see StopAt
 EACH_STEP = 1e-9  # minutes from one checkpoint to the next
 SUM_ROUNDING = 1e-6  # relative, of a sum of ten float32 numbers, each rounded to 6e-8
 
@@ -117,18 +118,40 @@ def test_the_average_starts_with_a_small_decay_and_then_keeps_the_one_asked_for(
     assert math.prod(average_decay(0.998, step) for step in range(300)) < 1e-6  # what is left of the first weights
 
 
-@pytest.mark.parametrize("name", ["0.weight", "1.running_mean"])
-def test_the_model_that_is_saved_is_the_average_of_all_steps_weights_and_statistics(batch, name):
-    averaged, plain = new_state(ema_decay=0.3), new_state(ema_decay=0.0)
+def test_the_model_that_is_saved_is_the_average_of_all_steps_weights(batch):
+    name, averaged, plain = "0.weight", new_state(ema_decay=0.3), new_state(ema_decay=0.0)
     expected = 0
 
     for step in range(5):
         averaged.training_step(batch)
         plain.training_step(batch)
         decay = average_decay(0.3, step) if step else 0  # of the first weights nothing is left
-        expected = decay * expected + (1 - decay) * plain.evaluated_model.state_dict()[name]
+        expected = decay * expected + (1 - decay) * plain.evaluated_model([]).state_dict()[name]
 
-    torch.testing.assert_close(averaged.evaluated_model.state_dict()[name], expected)
+    torch.testing.assert_close(averaged.evaluated_model([]).state_dict()[name], expected)
+
+
+def test_the_average_has_statistics_of_its_own_on_plain_inputs_and_the_run_goes_on_as_if_it_had_not(batch):
+    training, plain_inputs = new_state(), [batch.inputs[:40], batch.inputs[40:]]
+    training.training_step(batch)
+    before = copy.deepcopy(training.state_dict())
+
+    model = training.evaluated_model(plain_inputs)
+
+    maps = [model[0](inputs) for inputs in plain_inputs]  # what batch normalisation sees
+    for found, statistic in ((model[1].running_mean, torch.mean), (model[1].running_var, torch.var)):
+        expected = torch.stack([statistic(each, dim=(0, 2, 3)) for each in maps]).mean(0)
+        torch.testing.assert_close(found, expected)
+    assert differences(training.state_dict(), before) == []
+
+
+def test_without_an_average_the_models_running_statistics_stay(batch):
+    training = new_state(ema_decay=0.0)
+    training.training_step(batch)
+
+    model = training.evaluated_model([batch.inputs])
+
+    assert differences(model.state_dict(), training.state_dict()["model"]) == []
 
 
 def test_the_loss_of_a_step_is_smoothed_as_asked_and_what_is_reported_is_not(batch):
@@ -161,7 +184,7 @@ def test_the_metrics_of_each_set_are_those_of_the_model_that_is_saved(digits):
     assert not trainer.state.totals.totals.any()  # the next epoch's means are of its own images
     for name in ("validation", "test"):
         images, labels = map(torch.from_numpy, small_sets(digits)[name])
-        logits = trainer.state.evaluated_model(to_input(images, 28)).double()
+        logits = trainer.model(to_input(images, 28)).double()
         assert results[name].loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)  # fp32's
         assert results[name].accuracy == (logits.argmax(1) == labels).sum().item() / len(labels)
 
@@ -214,7 +237,7 @@ def train_to_the_end(params, sets, group, checkpoint, stop) -> dict:
     return {
         "checkpoint": checkpoint.load(),
         "history": trainer.state.history,
-        "model": trainer.state.evaluated_model.state_dict(),
+        "model": trainer.model.state_dict(),
     }
 
 

@@ -1,32 +1,35 @@
-"""The weights that training starts from: torchvision's ImageNet weights, a file of the user's own, or none."""
+"""The weights that training starts from: the project's, torchvision's, a file of the user's own, or none."""
 
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 from torchvision.models import ResNet18_Weights
 
 from src.download.fetch import fetch_and_keep, from_environment, has_sha256, resolve
+from src.download.int8 import dequantise
 from src.pipeline.files import write_file
 from src.pipeline.params import WEIGHTS_SUFFIXES
-from src.pipeline.paths import WEIGHTS_DIR
+from src.pipeline.paths import IMAGENET_FILE, WEIGHTS_DIR
 from src.pipeline.process import UserError
 from src.pipeline.project import project_root
 from src.weights.state_dict import read_weights
 
-IMAGENET = ResNet18_Weights.IMAGENET1K_V1
-IMAGENET_URL = IMAGENET.url
-IMAGENET_SIZE = 46_830_571  # bytes
-IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-IMAGENET_FILE = WEIGHTS_DIR / IMAGENET_URL.rpartition("/")[2]
+UNPACKED_FILE = WEIGHTS_DIR / "imagenet.safetensors"
+TORCHVISION = ResNet18_Weights.IMAGENET1K_V1
+TORCHVISION_URL = TORCHVISION.url
+TORCHVISION_SIZE = 46_830_571  # bytes
+TORCHVISION_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
+TORCHVISION_FILE = WEIGHTS_DIR / TORCHVISION_URL.rpartition("/")[2]
 OWN_FILES = {suffix: WEIGHTS_DIR / f"own{suffix}" for suffix in WEIGHTS_SUFFIXES}  # copies of the user's
 NOTE_FILE = WEIGHTS_DIR / "README.txt"  # DVC warns of an output folder that is empty
-WEIGHTS_FILES = (IMAGENET_FILE, *OWN_FILES.values(), NOTE_FILE)  # all that is ever written here
+WEIGHTS_FILES = (UNPACKED_FILE, TORCHVISION_FILE, *OWN_FILES.values(), NOTE_FILE)  # all that is ever written here
 
 
 class InitialWeights(NamedTuple):
     """What training starts from."""
 
-    name: str  # as the manifest has it: "imagenet1k_v1", "random", or the name of the user's file
+    name: str  # as the manifest has it
     file: Path | None  # in data/weights; None for random ones
     source: str  # where they come from, for the note beside them
 
@@ -34,17 +37,24 @@ class InitialWeights(NamedTuple):
 RANDOM = InitialWeights("random", None, "training starts from random weights.")
 
 
-def download_imagenet() -> InitialWeights:
+def unpack_imagenet() -> InitialWeights:
+    """Write the project's own ImageNet weights to ``data/weights``, in single precision."""
+    state = dequantise(safetensors.torch.load_file(IMAGENET_FILE))
+    write_file(UNPACKED_FILE, safetensors.torch.save(state))
+    return InitialWeights("imagenet_cntk", UNPACKED_FILE, f"from {IMAGENET_FILE.as_posix()}")
+
+
+def download_torchvision() -> InitialWeights:
     """Bring torchvision's ImageNet weights to ``data/weights``; ``RESNET18_WEIGHTS``, a URL or a file, is tried first.
 
     Raises:
         FetchError: neither source has them.
     """
-    if not has_sha256(IMAGENET_FILE, IMAGENET_SHA256):
-        sources = [*from_environment("RESNET18_WEIGHTS"), IMAGENET_URL]
-        content = fetch_and_keep(IMAGENET_FILE.name, sources, IMAGENET_SIZE, f"sha256:{IMAGENET_SHA256}")
-        write_file(IMAGENET_FILE, content)
-    return InitialWeights(IMAGENET.name.lower(), IMAGENET_FILE, f"from {IMAGENET_URL}")
+    if not has_sha256(TORCHVISION_FILE, TORCHVISION_SHA256):
+        sources = [*from_environment("RESNET18_WEIGHTS"), TORCHVISION_URL]
+        content = fetch_and_keep(TORCHVISION_FILE.name, sources, TORCHVISION_SIZE, f"sha256:{TORCHVISION_SHA256}")
+        write_file(TORCHVISION_FILE, content)
+    return InitialWeights(TORCHVISION.name.lower(), TORCHVISION_FILE, f"from {TORCHVISION_URL}")
 
 
 def copy_own(path: str) -> InitialWeights:

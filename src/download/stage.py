@@ -10,14 +10,15 @@ from src.download.initial_weights import (
     WEIGHTS_FILES,
     InitialWeights,
     copy_own,
-    download_imagenet,
+    download_torchvision,
     remove_other_weights,
+    unpack_imagenet,
 )
 from src.download.sample import sample_files
 from src.mnist.dataset import Manifest
 from src.pipeline.files import sha256, write_file, write_json
 from src.pipeline.params import load_params
-from src.pipeline.paths import MANIFEST_FILE, MNIST_DIR, RAW_DIR, TRY_AGAIN, WEIGHTS_DIR
+from src.pipeline.paths import MANIFEST_FILE, MNIST_DIR, RAW_DIR, TRY_AGAIN, WEIGHTS_DIR, WRITERS_FILES
 from src.pipeline.process import UserError, require_unchanged_inputs
 
 MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
@@ -39,32 +40,35 @@ SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file 
 def main() -> None:
     params = load_params()
     clean_up()
-    warnings = []
 
     # The initial weights. A wrong file of the user's own ends this before anything is written.
-    if params.weights == "random":
+    if params.weights == "imagenet":
+        initial_weights = unpack_imagenet()
+    elif params.weights == "random":
         initial_weights = RANDOM
-    elif params.weights != "imagenet":
+    elif params.weights != "torchvision":
         initial_weights = copy_own(params.weights)
     else:
         try:
-            initial_weights = download_imagenet()
+            initial_weights = download_torchvision()
         except FetchError as error:
-            if not params.offline_fallback or from_environment("RESNET18_WEIGHTS"):
-                raise UserError(explain(error, "RESNET18_WEIGHTS", "weights=random")) from error
-            initial_weights = RANDOM
-            warnings += ["ImageNet weights could not be downloaded: training starts from RANDOM ones.", *error.reasons]
+            raise UserError(explain(error, "RESNET18_WEIGHTS", "-S weights=imagenet")) from error
 
     # MNIST, or the sample where it can't be downloaded.
-    dataset = params.dataset
+    dataset, warnings = params.dataset, []
     if dataset == "mnist":
         try:
             download_mnist()
         except FetchError as error:
             if not params.offline_fallback or from_environment("MNIST_MIRROR"):  # who names a source wants its data
-                raise UserError(explain(error, "MNIST_MIRROR", "dataset=sample")) from error
+                others = "-S dataset=sample, or unset it, with offline_fallback=true"
+                raise UserError(explain(error, "MNIST_MIRROR", others)) from error
             dataset = "sample"
-            warnings += ["MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.", *error.reasons]
+            warnings = [
+                "MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.",
+                *error.reasons,
+                f"Once the network is there: {TRY_AGAIN}",
+            ]
     if dataset == "sample":
         for name, content in sample_files().items():
             write_file(RAW_DIR / name, content)
@@ -74,7 +78,6 @@ def main() -> None:
     remove_other_weights(initial_weights)
     write_manifest(dataset, initial_weights)
     if warnings:
-        warnings.append(f"Once the network is there: {TRY_AGAIN}")
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
     print(f"download: {dataset}, initial weights {initial_weights.name}; see {MANIFEST_FILE}")
 
@@ -114,11 +117,15 @@ def clean_up() -> None:
 def write_manifest(dataset: str, weights: InitialWeights) -> None:
     """Write ``data/manifest.json``."""
     files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights.file] if weights.file else [])
+    knows_writers = dataset == "mnist"
+    if knows_writers:
+        files += WRITERS_FILES.values()
     training_images, test_images = IMAGE_COUNTS[dataset]
     manifest = Manifest(
         dataset=dataset,
         training_images=training_images,
         test_images=test_images,
+        validation_split="writer" if knows_writers else "class",
         initial_weights=weights.name,
         weights_file=weights.file,
         sha256={path.as_posix(): sha256(path) for path in files},
@@ -126,9 +133,7 @@ def write_manifest(dataset: str, weights: InitialWeights) -> None:
     write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
-def explain(error: FetchError, variable: str, override: str) -> str:
+def explain(error: FetchError, variable: str, others: str) -> str:
     """Say why each source lacks the file, and what the ways out are."""
-    ways_out = (
-        f"point {variable} at a copy (a URL or a path), or -S {override}, or unset it, with offline_fallback=true"
-    )
+    ways_out = f"point {variable} at a copy (a URL or a path), or {others}"
     return "\n".join([f"{error}:", *(f"  {reason}" for reason in error.reasons), f"ways out: {ways_out}"])

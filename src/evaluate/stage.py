@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 
-from src.mnist.dataset import load_images, load_manifest
+from src.mnist.dataset import load_images, load_manifest, load_writers
 from src.pipeline.files import write_json, write_table
 from src.pipeline.params import load_params
 from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
@@ -26,7 +26,9 @@ def main() -> None:
     model, metadata = load_model(MODEL_FILE)
     class_names, image_size = metadata["class_names"], metadata["image_size"]
     model = trim(model, image_size).to(machine.device).to(memory_format=torch.channels_last)
-    images, actual = load_images(load_manifest(), "test")
+    manifest = load_manifest()
+    images, actual = load_images(manifest, "test")
+    writers = load_writers(manifest, "test")
 
     # Predict.
     logits = predict_logits(model, torch.from_numpy(images), image_size, machine).cpu()
@@ -38,6 +40,7 @@ def main() -> None:
     test = {
         "loss": F.cross_entropy(logits, torch.from_numpy(actual), reduction="sum").item() / len(actual),
         "accuracy": float(right.mean()),
+        "accuracy_standard_error": standard_error(right, np.arange(len(right)) if writers is None else writers),
         "errors": int((~right).sum()),
         "images": len(actual),
         "calibration_error": expected_calibration_error(calibration),
@@ -50,6 +53,21 @@ def main() -> None:
     write_table(CALIBRATION_FILE, calibration)
     write_table(PREDICTIONS_FILE, prediction_table(actual, predicted, confidences, class_names))
     print(f"evaluate: {test['errors']} errors in {test['images']:,} test images, accuracy {test['accuracy']:.2%}")
+
+
+def standard_error(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Estimate the standard error of a mean over clusters of values, each cluster drawn as a whole.
+
+    Images by one writer are alike, so they count for less than as many by others. The estimate is the linearised one of
+    survey statistics, which the bootstrap over clusters nears (Cameron and Miller 2015,
+    https://doi.org/10.3368/jhr.50.2.317). For clusters of one value it is the usual one.
+
+    Args:
+        values: (N,)
+        clusters: (N,), the cluster of each value.
+    """
+    _, members = np.unique(clusters, return_inverse=True)
+    return float(np.sqrt(np.square(np.bincount(members, values - values.mean())).sum()) / len(values))
 
 
 def class_table(actual: np.ndarray, predicted: np.ndarray, class_names: list[str]) -> list[dict[str, str | float]]:

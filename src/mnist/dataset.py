@@ -1,13 +1,14 @@
 """MNIST as NumPy arrays, and ``data/manifest.json``, which says what the ``download`` stage got."""
 
+import lzma
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from src.pipeline.files import read_json, sha256
-from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES
+from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES, WRITERS_FILES
 from src.pipeline.process import UserError
 
 CLASS_NAMES = tuple("0123456789")
@@ -23,7 +24,8 @@ class Manifest(BaseModel):
     dataset: str  # "mnist" or "sample"
     training_images: int = Field(gt=0, le=60_000)
     test_images: int = Field(gt=0, le=10_000)
-    initial_weights: str  # "imagenet1k_v1", "random", or the name of the user's file
+    validation_split: Literal["writer", "class"]  # what holds out whole writers, or the same share of each class
+    initial_weights: str  # "imagenet_cntk", "imagenet1k_v1", "random", or the name of the user's file
     weights_file: Annotated[Path, PlainSerializer(Path.as_posix)] | None  # None where the initial weights are random
     sha256: dict[str, str]  # of each file, by its path
 
@@ -57,6 +59,17 @@ def load_images(manifest: Manifest, name: str) -> Images:
         manifest.check(file)
     images, labels = map(read_idx, MNIST_FILES[name])
     return Images(images, labels.astype(np.int64))
+
+
+def load_writers(manifest: Manifest, name: str) -> np.ndarray | None:
+    """Load who wrote each image of ``train`` or ``test``, in the published order: (N,) uint16; None where unknown.
+
+    Raises `UserError` where the file is not the one that ``download`` saw.
+    """
+    if manifest.validation_split == "class":
+        return None
+    manifest.check(WRITERS_FILES[name])
+    return np.frombuffer(lzma.decompress(WRITERS_FILES[name].read_bytes()), "<u2")
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -20,9 +20,9 @@ Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _check_weights(value: str) -> str:
-    if value in ("imagenet", "random") or value.endswith(WEIGHTS_SUFFIXES):
+    if value in ("imagenet", "torchvision", "random") or value.endswith(WEIGHTS_SUFFIXES):
         return value
-    raise PydanticCustomError("weights", "should be imagenet, random, or a file that ends in .safetensors or .pth")
+    raise PydanticCustomError("weights", "should be imagenet, torchvision, random, or a file (.safetensors, .pth)")
 
 
 class Params(BaseModel):

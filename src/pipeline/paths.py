@@ -10,6 +10,8 @@ MNIST_FILES = {  # images and labels
     "test": (RAW_DIR / "t10k-images-idx3-ubyte", RAW_DIR / "t10k-labels-idx1-ubyte"),
 }
 WEIGHTS_DIR = Path("data/weights")
+IMAGENET_FILE = Path("data/imagenet/resnet18.safetensors")  # in Git; README.md beside it says whose it is
+WRITERS_FILES = {"train": Path("data/writers/train.xz"), "test": Path("data/writers/test.xz")}  # the same
 
 MODEL_FILE = Path("models/model.safetensors")
 RUN_FILE = Path("models/run.json")  # what a training run used: device, precision, libraries, data, weights

@@ -97,7 +97,12 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
 
 @matplotlib.rc_context(STYLE)
 def most_confident_mistakes(
-    images: np.ndarray, actual: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, class_names: Sequence[str]
+    images: np.ndarray,
+    actual: np.ndarray,
+    predicted: np.ndarray,
+    confidences: np.ndarray,
+    class_names: Sequence[str],
+    doubted: np.ndarray,
 ) -> bytes:
     """Draw the misclassified images, each with its true class, the predicted one and the probability of that.
 
@@ -106,18 +111,21 @@ def most_confident_mistakes(
         actual: (N,) integers, indices of ``class_names``.
         predicted: the same of the predicted class.
         confidences: (N,) float64, the probability of the predicted class.
+        doubted: (N,) bool, whether people doubt the true class.
     """
     wrong = np.flatnonzero(predicted != actual)
     wrong = wrong[np.argsort(-confidences[wrong], kind="stable")]
     figure = Figure(figsize=(8, 4.8))
     figure.suptitle("The most confident mistakes" if len(wrong) else "No mistakes")
+    if doubted[wrong[: SHEET_ROWS * SHEET_COLUMNS]].any():
+        figure.supxlabel("? people doubt this label", fontsize="small")
     cells = figure.subplots(SHEET_ROWS, SHEET_COLUMNS).ravel()
     for axes in cells:
         axes.set_axis_off()
     for axes, i in zip(cells, wrong, strict=False):
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
         truth, guess = class_names[actual[i]], class_names[predicted[i]]
-        axes.set_title(f"true {truth}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
+        axes.set_title(f"true {truth}{'?' * doubted[i]}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
     return encode_png(figure)
 
 

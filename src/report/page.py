@@ -14,10 +14,25 @@ TITLES = {
     MISTAKES: "The most confident mistakes: image, truth, guess, confidence",
     RELIABILITY: "Reliability diagram: accuracy against confidence, and the images in each bin",
 }
+WEIGHTS = {
+    "imagenet_cntk": "ImageNet weights (Microsoft's, trained with CNTK)",
+    "imagenet1k_v1": "torchvision's ImageNet weights",
+    "random": "random weights",
+}
 DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
 
 
-def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, classes: Mapping[str, list]) -> str:
+DOUBTFUL_SOURCE = "https://github.com/cleanlab/label-errors"
+ONCE_THERE = f"Once the network is there: `{TRY_AGAIN}`."
+VALIDATION = {
+    "writer": "The validation images are all those of some writers, whose hands the network was not trained on.",
+    "class": "Who wrote which image is not known, so validation images share their writers with training images.",
+}
+
+
+def write_page(
+    params: Params, train: Mapping, test: Mapping, run: Mapping, classes: Mapping[str, list], doubtful: Mapping
+) -> str:
     """Write the page.
 
     Args:
@@ -26,23 +41,33 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
         test: the test metrics of `evaluate`.
         run: what `train` used.
         classes: the columns of `evaluate`'s table of classes.
+        doubtful: of the test images with a doubtful label the number and the ``errors``, and ``accuracy`` without them;
+            empty where none is known.
     """
-    missing = not_downloaded(params, run)
     sets = {name: metrics for name, metrics in {**train, "test": test}.items() if name in SETS}
     scores = zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True)
     parts = [
         "# Report of the run",
-        *([f"**{missing} could not be downloaded.** Once the network is there: `{TRY_AGAIN}`."] if missing else []),
-        f"ResNet-18 from {run['initial_weights']} weights, "
+        *([f"**MNIST could not be downloaded.** {ONCE_THERE}"] if run["dataset"] != params.dataset else []),
+        f"ResNet-18 from {name_weights(run['initial_weights'])}, "
         f"trained for {params.epochs:g} epoch{'s' * (params.epochs > 1)} on {train['training_images']:,} images of "
         f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
-        f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors. "
-        f"Expected calibration error {test['calibration_error']:.2%}.",
+        f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors, standard error "
+        f"{test['accuracy_standard_error']:.2%}. Expected calibration error {test['calibration_error']:.2%}.",
         table(
             ("set", "mean loss per image", "accuracy"),
             ((name, f"{metrics['loss']:.4f}", f"{metrics['accuracy']:.2%}") for name, metrics in sets.items()),
         ),
-        "The train figures are the running ones of the last epoch, on augmented images.",
+        "The train figures are the running ones of the last epoch, on augmented images. "
+        + (VALIDATION[run["validation_split"]] if "validation" in sets else ""),
+        *(
+            [
+                f"{doubtful['errors']} of the errors are among {doubtful['images']} test images whose label [people "
+                f"doubt]({DOUBTFUL_SOURCE}). Without those the accuracy is {doubtful['accuracy']:.2%}."
+            ]
+            if doubtful
+            else []
+        ),
         *(f"![{title}]({PICTURES_DIR.name}/{name})" for name, title in TITLES.items()),
         "## Class by class",
         table(
@@ -58,12 +83,9 @@ def write_page(params: Params, train: Mapping, test: Mapping, run: Mapping, clas
     return "\n\n".join(parts) + "\n"
 
 
-def not_downloaded(params: Params, used: Mapping) -> str:
-    """Name what a run was asked for and had to do without, for want of a network; nothing where it got all."""
-    missing = ["MNIST"] if used["dataset"] != params.dataset else []
-    if params.weights != "random" and used["initial_weights"] == "random":
-        missing.append("the ImageNet weights" if missing else "The ImageNet weights")
-    return " and ".join(missing)
+def name_weights(name: str) -> str:
+    """Say whose weights a run started from, by the manifest's name of them."""
+    return WEIGHTS.get(name, f"the weights in `{name}`")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

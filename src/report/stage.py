@@ -25,6 +25,10 @@ from src.pipeline.process import UserError, require_unchanged_inputs
 from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
 
+DOUBTFUL_LABELS = (  # test images of MNIST whose label fewer than three of five people accept, by page.DOUBTFUL_SOURCE
+    *(947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729),
+)
+
 
 def main() -> None:
     # Load what the other stages left.
@@ -36,12 +40,13 @@ def main() -> None:
     bins = {name: np.array(values) for name, values in bins.items()}
     actual, predicted, confidences = load_predictions()
     images, _ = load_images(load_manifest(), "test")
+    doubted = np.isin(np.arange(len(actual)), DOUBTFUL_LABELS if run["dataset"] == "mnist" else ())
 
     # Draw.
     pictures = {
         CURVES: learning_curves(load_curves("loss"), load_curves("accuracy")),
         CONFUSION: confusion_matrix(actual, predicted, CLASS_NAMES),
-        MISTAKES: most_confident_mistakes(images, actual, predicted, confidences, CLASS_NAMES),
+        MISTAKES: most_confident_mistakes(images, actual, predicted, confidences, CLASS_NAMES, doubted),
         RELIABILITY: reliability_diagram(bins, test["calibration_error"]),
     }
 
@@ -49,7 +54,8 @@ def main() -> None:
     require_unchanged_inputs()
     for name, picture in pictures.items():
         write_file(PICTURES_DIR / name, picture)
-    write_file(REPORT_FILE, write_page(params, train, test, run, classes).encode())
+    doubtful = summarise_doubtful(actual == predicted, doubted)
+    write_file(REPORT_FILE, write_page(params, train, test, run, classes, doubtful).encode())
     print(f"report: {REPORT_FILE}, its pictures in {PICTURES_DIR}")
 
 
@@ -64,6 +70,14 @@ def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     index = CLASS_NAMES.index
     columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
     return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])
+
+
+def summarise_doubtful(right: np.ndarray, doubted: np.ndarray) -> dict[str, float]:
+    """Summarise for `write_page` how images (N,) bool with a doubtful label, (N,) bool, were classified."""
+    if not doubted.any():
+        return {}
+    errors = int((doubted & ~right).sum())
+    return {"images": int(doubted.sum()), "errors": errors, "accuracy": float(right[~doubted].mean())}
 
 
 def load_table(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, list]:

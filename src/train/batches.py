@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from src.mnist.dataset import SIDE
 from src.pipeline.params import Params
 from src.pipeline.process import UserError
-from src.resnet.inference import normalise_and_resize, to_unit_range
+from src.resnet.inference import inference_batch_size, normalise_and_resize, to_input, to_unit_range
 from src.sampling.seeding import make_generator
 from src.train.processes import ProcessGroup
 
 SIGMA = 4.0  # pixels: how smooth an elastic distortion is, the value of Simard et al. 2003
+PLAIN_IMAGES = 4096  # for the statistics of the averaged weights: a fortieth of an epoch of MNIST's work
 BUMPS = 12  # along each side of an image, SIGMA apart, from two beyond its first pixel to two beyond its last
 
 
@@ -58,6 +59,14 @@ class Batches:
         batches = order.tensor_split(len(self))
         for step, batch in enumerate(batches[first_step:], first_step):
             yield self._make(batch, epoch, step)
+
+    def plain(self) -> Iterator[torch.Tensor]:
+        """Yield this process's shards of the inputs of `PLAIN_IMAGES` images, unwarped, chosen by the seed."""
+        order = torch.randperm(self.images, generator=make_generator(self._params.seed, "plain"))[:PLAIN_IMAGES]
+        size = inference_batch_size(self._params.image_size) * self._group.world_size
+        for batch in order.tensor_split(math.ceil(len(order) / size)):
+            images = self._images.index_select(0, self._group.shard(batch).to(self._images.device))
+            yield to_input(images, self._params.image_size).contiguous(memory_format=torch.channels_last)
 
     def _make(self, batch: torch.Tensor, epoch: int, step: int) -> Batch:
         device = self._images.device

@@ -60,6 +60,13 @@ class ProcessGroup:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give all processes the means of their running statistics of ``model``."""
+        if self.world_size > 1:
+            for buffer in filter(torch.is_floating_point, model.buffers()):
+                dist.all_reduce(buffer)
+                buffer /= self.world_size
+
     def require_same(self, values: dict[str, Any]) -> None:
         """End all processes where one's ``values`` are not the main one's; the error names what differs."""
         expected, *others = self.all_gather(values)

@@ -40,6 +40,10 @@ def main() -> None:
             f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
             f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps on {machines}"
         )
+        if "validation" in sets:
+            by = {"writer": "all images of some writers", "class": "by class, since the writers are not known"}
+            held_out = len(sets["validation"].labels)
+            trainer.say(f"train: held out for validation are {held_out:,} images, {by[manifest.validation_split]}")
         trainer.resume()
 
         # Train epoch by epoch, the curves written as it goes.
@@ -59,7 +63,7 @@ def main() -> None:
         if group.is_main:
             require_unchanged_inputs()
             require_own_curves(trainer.state.history)
-            model = untrim(trainer.state.evaluated_model, untrimmed)
+            model = untrim(trainer.model, untrimmed)
             write_file(MODEL_FILE, encode_model(model, model_metadata(params.image_size)))
             write_json(RUN_FILE, describe_run(manifest, machine, group.world_size))
             checkpoint.remove()
@@ -91,6 +95,7 @@ def describe_run(manifest: Manifest, machine: Machine, processes: int) -> dict[s
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "dataset": manifest.dataset,
+        "validation_split": manifest.validation_split,
         "initial_weights": manifest.initial_weights,
         "initial_weights_sha256": manifest.sha256[weights.as_posix()] if weights else "none",
     }

@@ -1,9 +1,11 @@
 """One training run: its images, its state, its checkpoint, and the processes that share it."""
 
+import copy
 import math
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 from src.mnist.dataset import Images
@@ -74,6 +76,7 @@ class Trainer:
     Attributes:
         state: of the run.
         total_steps: how many steps it takes.
+        model: the one that was evaluated at the end of the last epoch.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class Trainer:
         rate = self._train(stop) / (time.perf_counter() - start)
         self._save()  # before the evaluation, which a signal then costs nothing
         results = {"train": self.state.totals.compute(self._group)}
-        self._group.broadcast_buffers(self.state.evaluated_model)
+        self.model = self.state.evaluated_model(self._plain_inputs(stop))
         results |= {name: self._evaluate(*data, stop) for name, data in self._evaluated.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
@@ -185,13 +188,18 @@ class Trainer:
                 self._checkpoint.remove()  # to go on from it would end here again
             raise self._group.for_all(UserError(f"the loss is {loss} after step {self.state.step}; try a smaller lr"))
 
+    def _plain_inputs(self, stop: StopSignal) -> Iterator[torch.Tensor]:
+        for inputs in self._batches.plain():
+            yield inputs
+            self._raise_if_stopped(stop, training=False)
+
     def _evaluate(self, images: torch.Tensor, labels: torch.Tensor, stop: StopSignal) -> Metrics:
         """Compute the mean loss and the accuracy on a set. Each process takes its shard of each batch."""
         means, group = MeanMetrics(self._machine.device), self._group
         count = math.ceil(len(labels) / (inference_batch_size(self._params.image_size) * group.world_size))
         for batch, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
             shard = group.shard(batch)
-            logits = predict_logits(self.state.evaluated_model, shard, self._params.image_size, self._machine)
+            logits = predict_logits(self.model, shard, self._params.image_size, self._machine)
             means.update(logits, group.shard(their_labels))
             self._raise_if_stopped(stop, training=False)
         return means.compute(self._group)
@@ -223,17 +231,12 @@ class TrainingState:
         self._model = model.to(machine.device).to(memory_format=torch.channels_last)
         example = torch.zeros(1, 1, params.image_size, params.image_size, device=machine.device)
         self._parallel = group.parallel(self._model, example)
-        self._averaged = AveragedModel(self._model, use_buffers=True) if self._ema_decay else None
+        self._averaged = AveragedModel(self._model) if self._ema_decay else None
         self._optimizer = build_optimizer(params, self._model)
         self._scheduler = build_schedule(params, self._optimizer, total_steps)
         self.step = 0
         self.history: list[dict[str, Metrics]] = []
         self.totals = MeanMetrics(machine.device)
-
-    @property
-    def evaluated_model(self) -> nn.Module:
-        """The model that is evaluated and saved: the averaged one, where there is an average."""
-        return self._averaged.module if self._averaged else self._model
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         """Take one step on this process's shard of a batch; return its loss, on the device."""
@@ -253,6 +256,25 @@ class TrainingState:
         self.totals.update(logits, batch.labels)
         self.step += 1
         return loss
+
+    def evaluated_model(self, plain_inputs: Iterable[torch.Tensor]) -> nn.Module:
+        """Copy the model that is evaluated and saved, the same in all processes: the averaged one, if there is one.
+
+        The copy of averaged weights gets batch normalisation statistics of its own. Averaged ones would be of earlier
+        weights, and of warped images.
+
+        Args:
+            plain_inputs: this process's shards of the network's inputs (N, 1, S, S), of images that are not warped.
+        """
+        if not self._averaged:
+            model = copy.deepcopy(self._model)
+            self._group.broadcast_buffers(model)
+            return model
+        model = copy.deepcopy(self._averaged.module)
+        with self._machine.autocast():
+            update_bn(plain_inputs, model)
+        self._group.average_buffers(model)
+        return model
 
     def end_epoch(self, results: dict[str, Metrics]) -> None:
         """Enter an epoch's metrics into the history and start the sums anew."""

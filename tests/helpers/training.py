@@ -19,7 +19,13 @@ from src.resnet.machine import Machine
 
 MACHINE = Machine(torch.device("cpu"), torch.float32)
 FROM_RANDOM_WEIGHTS = Manifest(
-    dataset="sample", training_images=75, test_images=20, initial_weights="random", weights_file=None, sha256={}
+    dataset="sample",
+    training_images=75,
+    test_images=20,
+    validation_split="class",
+    initial_weights="random",
+    weights_file=None,
+    sha256={},
 )
 
 
@@ -60,8 +66,8 @@ class Killed(BaseException):
 class StopAt:
     """In place of a `StopSignal`: one that comes at the n-th time that a run looks for it, None for never.
 
-    A run looks after each step, and in the evaluation after each batch: with `small_sets` seven times an epoch. A
-    signal that ``kills`` is SIGKILL, and the run gets no chance to save; otherwise it is SIGTERM.
+    A run looks after each step, and after each batch of the statistics and of the evaluation: with `small_sets` eight
+    times an epoch. A signal that ``kills`` is SIGKILL, and the run gets no chance to save; otherwise it is SIGTERM.
     """
 
     def __init__(self, look: int | None = None, *, kills: bool = False) -> None:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.mnist.dataset import Images, load_images, load_manifest
+from src.mnist.dataset import Images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
-from src.pipeline.paths import MODEL_FILE
+from src.pipeline.paths import MODEL_FILE, SETS
 from src.pipeline.process import require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
@@ -20,7 +20,7 @@ from src.resnet.machine import Machine, set_up_machine
 from src.resnet.model_file import encode_model, load_model, weights_hash
 from src.resnet.network import trim
 from src.sampling.seeding import derive_seed, make_generator, make_numpy_generator
-from src.sampling.split import split_validation
+from src.sampling.split import load_sets
 
 RATES_FILE = Path("metrics/reader/outliers.json")
 FALSE_POSITIVE_RATE = 0.0035  # of the validation images: at most so many may be called unlike any digit
@@ -49,10 +49,8 @@ def main() -> None:
     # Load the model, and the digits that it was trained on, was not trained on, and is tested on.
     model, metadata = load_model(MODEL_FILE)
     features = feature_extractor(model, metadata["image_size"], machine)
-    manifest = load_manifest()
-    train, validation = split_validation(load_images(manifest, "train"), params.validation_size or HELD_OUT)
-    assert validation is not None
-    test = load_images(manifest, "test")
+    sets = load_sets(load_manifest(), params.validation_size or HELD_OUT)
+    train, validation, test = (sets[name] for name in SETS)
 
     # Draw what is not a digit, and fit the head.
     print(f"outliers: drawing {len(OUTLIERS)} kinds of what is not a digit")
