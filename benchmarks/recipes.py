@@ -3,9 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import mean, stdev
 
-from benchmarks.machine import short_name
 from src.pipeline.files import write_file
 from src.pipeline.params import Params
 
@@ -50,22 +48,3 @@ def save_runs(file: Path, runs: Iterable[Mapping]) -> None:
     """Write runs for `load_runs`, each on a line."""
     lines = ",\n".join(map(json.dumps, runs))
     write_file(file, f"[\n{lines}\n]\n".encode())
-
-
-def sweep_table(runs: Iterable[Mapping], params: Params) -> list[str]:
-    """Format a sweep as a Markdown table: the means over the seeds of each recipe, the lowest loss first."""
-    defaults = parameters(params, {"validation_size": HELD_OUT})
-    groups: dict[tuple[str, str, str], list[Mapping]] = {}
-    for run in runs:
-        recipe = run["parameters"]
-        changed = [f"`{name}={recipe.get(name)}`" for name in defaults if recipe.get(name) != defaults[name]]
-        key = (", ".join(changed) or "the defaults", run["weights"], short_name(run["machine"]))
-        groups.setdefault(key, []).append(run)
-    rows = []
-    for (recipe, weights, machine), group in groups.items():
-        loss, accuracies = mean(run["validation_loss"] for run in group), [run["validation_accuracy"] for run in group]
-        spread = f" ± {stdev(accuracies):.2%}" if len(group) > 1 else ""
-        figures = f"{len(group)} | {mean(accuracies):.2%}{spread} | {loss:.4f}"
-        rows.append((loss, f"| {recipe} | {weights} | {figures} | {machine} |"))
-    header = ["| recipe | weights | seeds | accuracy | loss | machine |", "|---|---|---|---|---|---|"]
-    return header + [row for _, row in sorted(rows)]

@@ -5,6 +5,8 @@ has are read, one that was killed goes on from its checkpoint.
 """
 
 import argparse
+import csv
+import io
 import itertools
 import json
 import os
@@ -17,10 +19,11 @@ from pathlib import Path
 
 import dvc.api
 
+from benchmarks.compare import against, writers_of
 from benchmarks.machine import machine_name, short_name
 from benchmarks.recipes import RECIPES, load_runs, parameters, save_runs
 from src.pipeline.params import PARAMS_FILE, Params, load_params
-from src.pipeline.paths import RUN_FILE
+from src.pipeline.paths import PREDICTIONS_FILE, RUN_FILE
 from src.pipeline.process import UserError, exit_code
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
@@ -30,7 +33,7 @@ METRICS = ("validation.accuracy", "validation.loss", "test.accuracy")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds", description=__doc__.partition("\n")[0])
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--weights", nargs="+", default=["random"], help="random, imagenet, or files")
+    parser.add_argument("--weights", nargs="+", default=["imagenet"], help="values of the parameter")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     arguments, params = parser.parse_args(), load_params()
     for wanted in itertools.product(arguments.recipes, arguments.weights, arguments.seeds):
@@ -54,25 +57,15 @@ def measure(recipe: str, weights: str, seed: int, params: Params) -> dict:
         params: what ``params.yaml`` says.
 
     Returns:
-        A run for `recipes.save_runs`; None for a figure that it does not have.
+        A run for `recipes.save_runs`; None for a figure that it does not have. ``wrong`` has the numbers of the test
+        images that it got wrong.
 
     Raises:
         UserError: it failed, or there is one of that name with other parameters.
     """
     name = f"{recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(weights).stem)}-{seed}"
-    changes = RECIPES[recipe] | {"weights": weights, "seed": seed}
-    print(f"seeds: {name} ...", flush=True)
-    row, seconds = find_experiment(name), None
-    if row is None:
-        seconds = run_experiment(name, changes)
-        row = find_experiment(name)
-    if row is None:
-        raise UserError(f"{name} is no experiment of DVC's, nor could it be made; see `dvc exp show`")
-    for parameter, value in parameters(params, changes).items():
-        # DVC takes the longer name where a metric has the short one
-        was = row.get(parameter, row.get(f"{PARAMS_FILE}:{parameter}"))
-        if was not in (value, str(value)):
-            raise UserError(f"{name} was run with {parameter}={was}; `dvc exp remove {name}`")
+    row, seconds = experiment(name, RECIPES[recipe] | {"weights": weights, "seed": seed}, "evaluate", params)
+    predictions = csv.DictReader(io.StringIO(dvc.api.read(PREDICTIONS_FILE.as_posix(), rev=row["rev"])))
     return {
         "recipe": recipe,
         "parameters": parameters(params, RECIPES[recipe]),
@@ -81,7 +74,29 @@ def measure(recipe: str, weights: str, seed: int, params: Params) -> dict:
         **{metric.replace(".", "_"): row.get(metric) for metric in METRICS},
         "seconds": seconds,
         "machine": machine_name(json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))),
+        "wrong": [number for number, each in enumerate(predictions) if each["actual"] != each["predicted"]],
     }
+
+
+def experiment(name: str, changes: Mapping[str, object], stage: str, params: Params) -> tuple[dict, int | None]:
+    """Find an experiment, or make it, up to a stage: its row of `dvc.api.exp_show`, and the seconds of its epochs.
+
+    Raises:
+        UserError: it failed, or there is one of that name with other parameters.
+    """
+    print(f"{name} ...", flush=True)
+    row, seconds = find_experiment(name), None
+    if row is None:
+        seconds = run_experiment(name, changes, stage)
+        row = find_experiment(name)
+    if row is None:
+        raise UserError(f"{name} is no experiment of DVC's, nor could it be made; see `dvc exp show`")
+    for parameter, value in parameters(params, changes).items():
+        # DVC takes the longer name where a metric has the short one
+        was = row.get(parameter, row.get(f"{PARAMS_FILE}:{parameter}"))
+        if was not in (value, str(value)):
+            raise UserError(f"{name} was run with {parameter}={was}; `dvc exp remove {name}`")
+    return row, seconds
 
 
 def find_experiment(name: str) -> dict | None:
@@ -91,14 +106,14 @@ def find_experiment(name: str) -> dict | None:
     return next(({key: None if value == "None" else value for key, value in row.items()} for row in rows), None)
 
 
-def run_experiment(name: str, changes: Mapping[str, object]) -> int | None:
-    """Run an experiment. What it asks for it gets, or it fails.
+def run_experiment(name: str, changes: Mapping[str, object], stage: str) -> int | None:
+    """Run an experiment up to a stage. What it asks for it gets, or it fails.
 
     Returns:
         The seconds of all epochs, as ``train`` printed them; None where DVC restored it, or went on with a killed one.
     """
     values = [f"--set-param={key}={json.dumps(value)}" for key, value in {**changes, "offline_fallback": False}.items()]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *values, "evaluate"]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *values, stage]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
@@ -108,18 +123,19 @@ def run_experiment(name: str, changes: Mapping[str, object]) -> int | None:
 
 
 def table(runs: Iterable[Mapping], params: Params) -> list[str]:
-    """Format the results as a Markdown table: a row for each recipe, weights and machine."""
-    lines = [
-        "| recipe | weights | mean test accuracy | standard deviation | n | worst | median seconds | machine |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (recipe, weights, machine), group in by_kind(runs, params).items():
+    """Format the results as a Markdown table: a row for each recipe, weights and machine, against the first of them."""
+    header = ("recipe", "weights", "mean test accuracy", "standard deviation", "n", "worst", "against the first row")
+    lines = [f"| {' | '.join(header)} | median seconds | machine |", "|---" * (len(header) + 2) + "|"]
+    groups, writers = by_kind(runs, params), writers_of("test")
+    first = [run["wrong"] for run in next(iter(groups.values()), [])]
+    for (recipe, weights, machine), group in groups.items():
         accuracies = [run["test_accuracy"] for run in group]
         spread = f"{statistics.stdev(accuracies):.3%}" if len(group) > 1 else "-"
         times = [run["seconds"] for run in group if run["seconds"] is not None]
         seconds = f"{statistics.median(times):.0f}" if times else "-"
-        figures = f"{statistics.mean(accuracies):.3%} | {spread} | {len(group)} | {min(accuracies):.2%} | {seconds}"
-        lines.append(f"| {recipe} | {weights} | {figures} | {short_name(machine)} |")
+        figures = f"{statistics.mean(accuracies):.3%} | {spread} | {len(group)} | {min(accuracies):.2%}"
+        better = against([run["wrong"] for run in group], first, writers)
+        lines.append(f"| {recipe} | {weights} | {figures} | {better} | {seconds} | {short_name(machine)} |")
     return lines
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from dvc.repo import Repo
 
-from benchmarks import bench, recipes, seeds
+from benchmarks import bench, recipes, seeds, sweep
 from benchmarks.machine import short_name
 from src.pipeline.params import Params, load_params
 from src.report.page import DATASETS, WEIGHTS, name_weights, table
@@ -122,7 +122,7 @@ def benchmark() -> str:
 
 
 def sweeps() -> str:
-    return "\n".join(recipes.sweep_table(recipes.load_runs(ROOT / "benchmarks/sweep.json"), defaults()))
+    return "\n".join(sweep.table(recipes.load_runs(ROOT / sweep.RESULTS_FILE), defaults()))
 
 
 def several_seeds() -> str:

@@ -8,6 +8,7 @@ import torch
 from helpers.project import quick_params
 
 from src.pipeline.process import UserError
+from src.resnet.inference import to_input
 from src.sampling.seeding import derive_seed, make_generator
 from src.train.batches import BUMPS, Batches, Warp, displacement, random_affine, random_warp
 from src.train.processes import ProcessGroup
@@ -79,6 +80,22 @@ def test_the_processes_shards_are_the_one_processs_batches(hundred):
         # A warp's products are split otherwise in a smaller batch, so its sums may round otherwise.
         torch.testing.assert_close(inputs, batch.inputs, rtol=0, atol=GREY_LEVEL / 100)
         assert {shard.size for shard in shards} == {batch.size}
+
+
+def test_the_plain_images_are_chosen_by_the_seed_alone_and_shared_by_the_processes(hundred, monkeypatch):
+    monkeypatch.setattr("src.train.batches.PLAIN_IMAGES", 50)
+    images, _ = hundred
+    chosen, again, others = (
+        torch.cat(list(make_batches(hundred, elastic=elastic, seed=seed).plain()))
+        for elastic, seed in ((0.5, 0), (0.0, 0), (0.5, 1))
+    )
+    shards = [torch.cat(list(make_batches(hundred, rank, 3).plain())) for rank in range(3)]
+
+    assert torch.equal(again, chosen)
+    assert not torch.equal(others, chosen)
+    unwarped = to_input(images, 28).flatten(1)
+    assert len({(unwarped == each).all(1).nonzero().item() for each in chosen.flatten(1)}) == 50
+    assert torch.equal(torch.cat(shards), chosen)
 
 
 def test_a_batch_that_leaves_a_process_a_single_image_is_refused(hundred):

@@ -77,6 +77,19 @@ def test_a_split_holds_out_the_same_share_of_each_class_and_each_image_is_in_one
     assert numbers(split_validation(numbered, 0.1)[1])[:8].tolist() == [23, 31, 32, 36, 51, 62, 69, 87]
 
 
+def test_whole_writers_are_held_out_with_the_share_that_was_asked_for_whoever_of_the_others(numbered):
+    writers = np.random.default_rng(0).integers(0, 100, 5000) ** 2 % 541  # some of them write much, some little
+
+    train, validation = split_validation(numbered, 1 / 6, writers)
+
+    assert sorted([*numbers(train), *numbers(validation)]) == list(range(5000))
+    assert not set(writers[numbers(train)]) & set(writers[numbers(validation)])
+    assert len(validation.labels) == pytest.approx(5000 / 6, abs=3)
+    assert 10 < len(set(writers[numbers(validation)])) < 30
+
+
 def test_a_share_too_small_for_an_image_of_each_class_is_an_error_that_names_it(numbered):
     with pytest.raises(UserError, match=r"validation_size = 0\.0001 .* 5000 images"):
         split_validation(numbered, 0.0001)
+    with pytest.raises(UserError, match=r"validation_size = 0\.0001 .* 5000 images"):
+        split_validation(numbered, 0.0001, np.arange(5000) // 50)

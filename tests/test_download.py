@@ -17,8 +17,9 @@ from src.download import initial_weights
 from src.download import stage as download
 from src.download.fetch import FetchError, fetch
 from src.download.sample import encode_idx
-from src.mnist.dataset import load_images, load_manifest
+from src.mnist.dataset import load_images, load_manifest, load_writers
 from src.pipeline.files import sha256
+from src.pipeline.paths import WRITERS_FILES
 from src.pipeline.process import UserError
 
 CONTENT = gzip.compress(bytes(range(256)) * 1000, mtime=0)
@@ -38,7 +39,7 @@ def no_network(monkeypatch):
     for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download.MNIST, "mirrors", [f"{CLOSED}one/", f"{CLOSED}two/"])
-    monkeypatch.setattr(initial_weights, "IMAGENET_URL", CLOSED + WEIGHTS.name)
+    monkeypatch.setattr(initial_weights, "TORCHVISION_URL", CLOSED + WEIGHTS.name)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
 
@@ -211,7 +212,8 @@ def test_the_users_mirror_is_asked_first_and_again_for_a_damaged_file(in_project
         download.main()
 
     assert files_in(RAW) == published
-    assert load_manifest().sha256 == {f"{RAW}/{name}": sha256(RAW / name) for name in published}
+    files = [*(RAW / name for name in published), *WRITERS_FILES.values()]
+    assert load_manifest().sha256 == {path.as_posix(): sha256(path) for path in files}
     assert CLOSED not in capsys.readouterr().out
 
 
@@ -224,6 +226,12 @@ def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monk
     loaded = load_manifest()
     assert (loaded.dataset, loaded.training_images, loaded.test_images) == ("mnist", 60_000, 10_000)
     assert load_images(loaded, "test").labels[:5].tolist() == [7, 2, 1, 0, 4]
+    writers = {name: load_writers(loaded, name) for name in ("train", "test")}
+    assert {name: (len(each), len(set(each))) for name, each in writers.items()} == {
+        "train": (60_000, 539),
+        "test": (10_000, 297),
+    }
+    assert not set(writers["train"]) & set(writers["test"])
 
 
 def test_the_sample_is_the_same_bytes_everywhere(in_project):
@@ -236,10 +244,10 @@ def test_the_sample_is_the_same_bytes_everywhere(in_project):
 def test_going_back_after_an_experiment_without_weights_takes_no_network(in_project, mirror, monkeypatch):
     folder, published = mirror
     (folder / "weights.pth").write_bytes(CONTENT)
-    monkeypatch.setattr(initial_weights, "IMAGENET_SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(initial_weights, "IMAGENET_SIZE", len(CONTENT))
+    monkeypatch.setattr(initial_weights, "TORCHVISION_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(initial_weights, "TORCHVISION_SIZE", len(CONTENT))
     monkeypatch.setenv("RESNET18_WEIGHTS", str(folder / "weights.pth"))
-    in_project.set_params(dataset="mnist", weights="imagenet", offline_fallback=False)
+    in_project.set_params(dataset="mnist", weights="torchvision", offline_fallback=False)
     download.main()
     before = load_manifest()
     assert before.initial_weights == "imagenet1k_v1"
@@ -248,7 +256,7 @@ def test_going_back_after_an_experiment_without_weights_takes_no_network(in_proj
     assert list(files_in(WEIGHTS.parent)) == ["README.txt"]
 
     shutil.rmtree(folder)
-    in_project.set_params(dataset="mnist", weights="imagenet")
+    in_project.set_params(dataset="mnist", weights="torchvision")
     download.main()
 
     assert load_manifest() == before
@@ -262,22 +270,24 @@ def test_without_a_network_the_download_warns_and_takes_the_sample(in_project, c
     download.main()
 
     before, _, warning = capsys.readouterr().out.partition("!!!!")
-    assert before.count("asking") == 3  # two mirrors for the first file, one source of the weights
-    for part in ("SAMPLE", "RANDOM", "idx3-ubyte.gz", WEIGHTS.name, "127.0.0.1:9", "dvc repro -f download"):
+    assert before.count("asking") == 2  # two mirrors for the first file
+    for part in ("SAMPLE", "idx3-ubyte.gz", "127.0.0.1:9", "dvc repro -f download"):
         assert part in warning
-    assert (load_manifest().dataset, load_manifest().initial_weights) == ("sample", "random")
+    manifest = load_manifest()
+    assert (manifest.dataset, manifest.validation_split) == ("sample", "class")
+    assert manifest.initial_weights == "imagenet_cntk"
 
 
 @pytest.mark.parametrize(
-    ("params", "variable", "override"),
+    ("params", "variable", "others"),
     [
-        ({"dataset": "mnist"}, "MNIST_MIRROR", "dataset=sample"),
-        ({"weights": "imagenet"}, "RESNET18_WEIGHTS", "weights=random"),
+        ({"dataset": "mnist"}, "MNIST_MIRROR", ("dataset=sample", "offline_fallback=true")),
+        ({"weights": "torchvision"}, "RESNET18_WEIGHTS", ("weights=imagenet",)),
     ],
 )
 @pytest.mark.parametrize("copy", ["", "no/such/copy"])
 def test_without_a_fallback_or_a_source_that_the_user_names_the_run_ends_with_the_sources_and_ways_out(
-    in_project, monkeypatch, params, variable, override, copy
+    in_project, monkeypatch, params, variable, others, copy
 ):
     monkeypatch.setenv(variable, copy)
     in_project.set_params(**params, offline_fallback=bool(copy))
@@ -285,7 +295,7 @@ def test_without_a_fallback_or_a_source_that_the_user_names_the_run_ends_with_th
     with pytest.raises(UserError) as error:
         download.main()
 
-    for part in (copy, "127.0.0.1:9", variable, override, "offline_fallback=true"):
+    for part in (copy, "127.0.0.1:9", variable, *others):
         assert part in str(error.value)
     assert not Path("data/manifest.json").exists()
 

@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from src.evaluate.stage import calibration_table, class_table, expected_calibration_error, prediction_table
+from src.evaluate.stage import (
+    calibration_table,
+    class_table,
+    expected_calibration_error,
+    prediction_table,
+    standard_error,
+)
 from src.pipeline.files import read_columns
 
 
@@ -22,6 +28,20 @@ def test_a_calibration_table_gives_the_limits_number_confidence_and_accuracy_of_
     ]
     error = (1 * (1 - 0.2) + 2 * (0.645 - 0.5) + 4 * (0.97 - 0.75)) / 7
     assert expected_calibration_error(table) == pytest.approx(error)
+
+
+def test_a_standard_error_is_the_usual_one_for_single_values_and_that_of_drawing_whole_clusters_for_others():
+    draws = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(300), draws.integers(10, 60, 300))
+    values = draws.random(len(clusters)) < draws.beta(50, 1, 300)[clusters]  # some clusters are harder than others
+    sums, sizes = np.bincount(clusters, values), np.bincount(clusters)
+
+    drawn = draws.integers(0, 300, (5000, 300))
+    bootstrap = (sums[drawn].sum(1) / sizes[drawn].sum(1)).std()
+
+    assert standard_error(values, clusters) == pytest.approx(bootstrap, rel=0.05)
+    assert standard_error(values, np.arange(len(values))) == pytest.approx(values.std() / len(values) ** 0.5)
+    assert standard_error(values, clusters) > 1.2 * standard_error(values, np.arange(len(values)))
 
 
 def test_a_class_table_gives_each_class_its_precision_recall_and_f1_and_0_where_it_was_never_predicted():

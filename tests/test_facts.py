@@ -33,6 +33,7 @@ def test_the_tables_of_seeds_have_a_row_for_each_recipe_and_a_column_for_each_we
     run = {
         "recipe": "default", "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
         "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60, "machine": "a laptop, cpu, torch 2.15.0",
+        "wrong": [7],
     }  # fmt: skip
     save_runs(other_run.path / "benchmarks/seeds.json", [run, run | {"weights": "own.pth", "seconds": 180}])
 

@@ -21,19 +21,33 @@ PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")
 # The page
 
 FULL = quick_params(dataset="mnist", weights="imagenet", epochs=3)
-RUN = {"device": "NVIDIA H100", "threads": 16, "dataset": "mnist", "initial_weights": "imagenet1k_v1"}
+RUN = {
+    "device": "NVIDIA H100",
+    "threads": 16,
+    "dataset": "mnist",
+    "validation_split": "writer",
+    "initial_weights": "imagenet1k_v1",
+}
 TRAIN = {
     "train": {"loss": 0.25, "accuracy": 0.9},
     "validation": {"loss": 0.125, "accuracy": 0.95},
     "step": 3,
     "training_images": 57_000,
 }
-TEST = {"loss": 0.0625, "accuracy": 0.8766, "errors": 1234, "images": 10_000, "calibration_error": 0.0375}
+TEST = {
+    "loss": 0.0625,
+    "accuracy": 0.8766,
+    "accuracy_standard_error": 0.0051,
+    "errors": 1234,
+    "images": 10_000,
+    "calibration_error": 0.0375,
+}
+DOUBTFUL = {"images": 15, "errors": 7, "accuracy": 0.8772}
 CLASSES = {"class": ["0", "1"], "precision": [0.5, 1.0], "recall": [0.25, 0.75], "f1": [1 / 3, 6 / 7]}
 
 
 def test_the_page_of_a_run_is_as_expected():
-    page = write_page(FULL, TRAIN, TEST, RUN, CLASSES)
+    page = write_page(FULL, TRAIN, TEST, RUN, CLASSES, DOUBTFUL)
 
     expected = (Path(__file__).parent / "expected_report.md").read_text()
     assert page.startswith(expected)
@@ -41,18 +55,18 @@ def test_the_page_of_a_run_is_as_expected():
     assert '| `dataset` | `"mnist"` |' in page
 
 
-@pytest.mark.parametrize(
-    ("asked_for", "dataset", "missing"),
-    [
-        (FULL, "mnist", ["The ImageNet weights"]),
-        (FULL, "sample", ["MNIST and the ImageNet weights"]),
-        (quick_params(), "sample", []),
-    ],
-)
-def test_the_page_says_what_could_not_be_downloaded_and_what_to_type(asked_for, dataset, missing):
-    page = write_page(asked_for, TRAIN, TEST, RUN | {"dataset": dataset, "initial_weights": "random"}, CLASSES)
+def test_the_page_of_a_run_without_mnist_says_so_and_what_to_type():
+    page = write_page(FULL, TRAIN, TEST, RUN | {"dataset": "sample", "validation_split": "class"}, CLASSES, {})
 
-    assert re.findall(r"^\*\*(.*) could not be .*`dvc repro -f download && dvc repro`", page, re.M) == missing
+    assert re.search(r"^\*\*MNIST could not be .*`dvc repro -f download && dvc repro`", page, re.M)
+    assert "doubt" not in page
+
+
+def test_doubtful_labels_are_counted_with_their_errors_and_the_accuracy_without_them():
+    right, doubted = np.array([True, True, False, False]), np.array([False, True, True, False])
+
+    assert stage.summarise_doubtful(right, doubted) == {"images": 2, "errors": 1, "accuracy": 0.5}
+    assert stage.summarise_doubtful(right, np.zeros(4, bool)) == {}
 
 
 # The stage
@@ -76,7 +90,8 @@ def test_the_stage_draws_and_writes_down_the_figures_of_the_run_and_the_test_ima
     assert list(loss) == list(accuracy) == ["train", "validation", "test"]
     for name, curves in (("loss", loss), ("accuracy", accuracy)):
         assert curves["test"] == [np.genfromtxt(f"metrics/train/plots/metrics/test/{name}.tsv")[1, 1]]
-    images, actual, predicted, confidences, names = drawn["most_confident_mistakes"]
+    images, actual, predicted, confidences, names, doubted = drawn["most_confident_mistakes"]
+    assert not doubted.any()  # the numbers of such images are of the whole set
     assert all(map(np.array_equal, (images, actual), load_images(load_manifest(), "test")))
     assert all(map(np.array_equal, drawn["confusion_matrix"], (actual, predicted, names)))
     test = json.loads(Path("metrics/evaluate/metrics.json").read_text())["test"]
@@ -200,11 +215,13 @@ def test_the_sheet_shows_the_mistakes_in_order_of_falling_confidence(as_figures,
     for index, confidence in mistakes.items():
         predicted[index], confidences[index] = (labels[index] + 1) % 10, confidence
 
-    sheet = figures.most_confident_mistakes(images, labels, predicted, confidences, CLASS_NAMES)
+    doubted = np.arange(len(labels)) % 2 == 0
+    sheet = figures.most_confident_mistakes(images, labels, predicted, confidences, CLASS_NAMES, doubted)
 
     cells = [cell for cell in sheet.axes if cell.images]
     for cell, index in zip(cells, shown, strict=True):
-        assert cell.get_title() == f"true {labels[index]}\nguess {predicted[index]}\n{mistakes[index]:.2%}"
+        mark = "?" if index % 2 == 0 else ""
+        assert cell.get_title() == f"true {labels[index]}{mark}\nguess {predicted[index]}\n{mistakes[index]:.2%}"
         assert np.array_equal(cell.images[0].get_array(), images[index])
 
 

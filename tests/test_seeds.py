@@ -5,10 +5,12 @@ import os
 import signal
 
 import dvc.api
+import numpy as np
 import pytest
 from helpers.project import needs_posix, quick_params
 
 from benchmarks import seeds
+from benchmarks.compare import compare, writers_of
 from benchmarks.machine import machine_name
 from benchmarks.recipes import RECIPES, load_runs, parameters
 
@@ -19,8 +21,27 @@ PARAMS = quick_params()
 def entry(recipe: str = "default", weights: str = "random", seed: int = 0, accuracy: float = 0.99) -> dict:
     return {
         "recipe": recipe, "parameters": parameters(PARAMS, RECIPES[recipe]), "weights": weights, "seed": seed,
-        "test_accuracy": accuracy, "seconds": 100 + seed, "machine": "a laptop",
+        "test_accuracy": accuracy, "seconds": 100 + seed, "machine": "a laptop", "wrong": [0, seed],
     }  # fmt: skip
+
+
+def test_a_difference_of_two_recipes_has_an_interval_and_a_p_value_by_writer_and_seed():
+    writers = np.repeat(np.arange(100), 10)
+    theirs = [range(0, 1000, 20)] * 3  # one image of every second writer
+    fewer, as_many = [range(0, 1000, 100)] * 3, [range(5, 1000, 20)] * 3
+    one_writers = [[*range(0, 1000, 20), *range(1, 10)]] * 3  # nine errors more, all of one hand
+
+    better, same, worse = (compare(runs, theirs, writers) for runs in (fewer, as_many, one_writers))
+
+    assert better[0] == pytest.approx(0.04)
+    assert 0.02 < better[1] < 0.04 < better[2] < 0.06
+    assert better[3] < 0.001
+    assert same[:1] == (0,)
+    assert same[3] > 0.8
+    assert worse[0] == pytest.approx(-0.009)
+    assert worse[2] == 0  # a draw without that writer
+    assert worse[3] > 0.3
+    assert len(writers_of("test")) == len(writers_of("validation")) == 10_000
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -37,8 +58,9 @@ def test_runs_of_defaults_that_were_others_are_left_out():
 
     _, _, default, fastest = seeds.table(runs, PARAMS)
 
-    assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | 101 | a laptop |"
-    assert fastest == "| fastest | mine.pth | 99.000% | - | 1 | 99.00% | 103 | a laptop |"
+    assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | - | 101 | a laptop |"
+    assert fastest.startswith("| fastest | mine.pth | 99.000% | - | 1 | 99.00% | -0.00% (")
+    assert fastest.endswith(" | 103 | a laptop |")
     assert seeds.is_among(runs, "fastest", "some/folder/mine.pth", 3, PARAMS)
     assert not seeds.is_among(runs, "default", "mine.pth", 4, PARAMS)
 
@@ -77,5 +99,5 @@ def test_runs_are_written_down_as_they_end_and_a_killed_command_goes_on(trained)
     errors = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]["errors"]
     assert first["test_accuracy"] == pytest.approx(1 - errors / 1000)  # seed 0 is the clone's own run
     assert first["machine"] == machine_name(json.loads(trained.read("models/run.json")))
-    assert "seeds: default-random" not in again
+    assert "default-random-0 ..." not in again
     assert "| default | random |" in again

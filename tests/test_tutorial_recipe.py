@@ -40,6 +40,7 @@ def test_the_overrides_are_the_tutorials_settings():
         "ema_decay": 0,
         "validation_size": 0,
         "precision": "fp32",
+        "weights": "torchvision",
         "conv1_init": "new",
     }
 

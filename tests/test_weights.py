@@ -1,17 +1,20 @@
 """The weights that training starts from, whose they may be and how they are checked; and the trained model's file."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.project import QUICK, quick_params
+from helpers.project import QUICK, ROOT, quick_params
 from helpers.training import FROM_RANDOM_WEIGHTS, differences
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
 
+from src.download.int8 import dequantise, quantise
 from src.download.stage import main as download
 from src.mnist.dataset import load_manifest
 from src.pipeline.files import sha256
@@ -131,6 +134,32 @@ def download_with(tmp_path, monkeypatch, published):
         download()
 
     return run
+
+
+def test_the_projects_weights_are_unpacked_to_what_they_were_made_of_but_for_rounding(download_with, monkeypatch):
+    shutil.copytree(ROOT / "data/imagenet", "data/imagenet")
+    download_with(weights="imagenet")
+    file = load_manifest().weights_file
+
+    state = read_weights(file)
+    again = dequantise(quantise(state))
+
+    packed = load_file("data/imagenet/resnet18.safetensors")
+    assert sum(tensor.dtype == torch.int8 for tensor in packed.values()) == 20
+    for name, tensor in state.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-6, atol=0)  # rounded once, they stay as they are
+
+
+def test_the_projects_weights_are_the_full_ones_to_half_a_step_of_each_channel():
+    full = os.environ.get("FULL_WEIGHTS")
+    if not full:
+        pytest.skip("needs the weights before they were rounded: point FULL_WEIGHTS at their file")
+    packed, expected = load_file(ROOT / "data/imagenet/resnet18.safetensors"), read_weights(Path(full))
+
+    assert differences(quantise(expected), packed) == []
+    for name, tensor in dequantise(packed).items():
+        half_a_step = packed[f"{name}.scale"] / 2 if tensor.dim() > 1 else torch.tensor(0.0)
+        assert ((tensor - expected[name]).abs() <= half_a_step * 1.001).all()
 
 
 def test_training_starts_from_the_file_in_the_users_project_alone(download_with, published, monkeypatch, tmp_path):
