@@ -38,6 +38,7 @@ def run_stage(tmp_path):
         command = [sys.executable, "-c", "from src.pipeline.process import run; run('stage')"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"} | variables
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # two stages of one size in one second would share it
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     return run
