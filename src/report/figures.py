@@ -125,7 +125,8 @@ def most_confident_mistakes(
     for axes, i in zip(cells, wrong, strict=False):
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
         truth, guess = class_names[actual[i]], class_names[predicted[i]]
-        axes.set_title(f"true {truth}{'?' * doubted[i]}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
+        mark = "?" if doubted[i] else ""
+        axes.set_title(f"true {truth}{mark}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
     return encode_png(figure)
 
 
