@@ -41,6 +41,14 @@ def calibration() -> str:
     return f"{read('metrics/evaluate/metrics.json')['test']['calibration_error']:.2%}"
 
 
+def standard_error() -> str:
+    return f"{read('metrics/evaluate/metrics.json')['test']['accuracy_standard_error']:.2%}"
+
+
+def doubtful() -> str:
+    return next(part for part in text("metrics/report.md").split("\n\n") if "people doubt" in part)
+
+
 def outliers() -> str:
     rates = read("metrics/reader/outliers.json")
     return (
@@ -191,7 +199,7 @@ def defaults() -> Params:
 FACTS = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
-        answers, benchmark, calibration, duration, export, headline, last_lines, onnx_size, outliers, parameters,
-        pictures, reproductions, results, seeds_in_short, several_seeds, stages, sweeps,
+        answers, benchmark, calibration, doubtful, duration, export, headline, last_lines, onnx_size, outliers,
+        parameters, pictures, reproductions, results, seeds_in_short, several_seeds, stages, standard_error, sweeps,
     )
 }  # fmt: skip
