@@ -22,10 +22,11 @@ NO_PART_OF_A_RECIPE = {
     "seed",
     "threads",
     "weights",
-    # No accuracy depends on these
+    # No plain accuracy depends on these
     "checkpoint_minutes",
     "launcher",
     "offline_fallback",
+    "tta",
 }
 
 

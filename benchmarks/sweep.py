@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import mean
 
 import dvc.api
-import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
@@ -27,14 +26,14 @@ from src.mnist.dataset import load_manifest
 from src.pipeline.params import Params, load_params
 from src.pipeline.paths import MODEL_FILE, RUN_FILE
 from src.pipeline.process import exit_code
-from src.resnet.inference import predict_logits
+from src.resnet.inference import predict_probabilities
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
 from src.resnet.network import trim
 from src.sampling.split import load_sets
 
 RESULTS_FILE = Path("benchmarks/sweep.json")
-SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # pixels, of the copies whose answers are averaged
+COPIES = 5  # whose answers are averaged
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def measure(params: Params, changes: Mapping[str, object], weights: str, seed: i
 
     Returns:
         Loss, accuracy and the numbers of the wrong images, plain and, as ``shifted``, by the mean of the answers for
-        the copies of `SHIFTS`; seconds and machine.
+        `COPIES`; seconds and machine.
     """
     name = re.sub("[^A-Za-z0-9]+", "-", f"sweep-{weights}-{json.dumps(changes)}-seed-{seed}")
     row, seconds = experiment(name, {**changes, "weights": weights, "seed": seed}, "train", params)
@@ -101,13 +100,11 @@ def measure(params: Params, changes: Mapping[str, object], weights: str, seed: i
         model, metadata = load_model(Path(file.name))
     machine = set_up_machine(params.device, "fp32", params.threads)
     model = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
-    images, labels = load_sets(load_manifest(), HELD_OUT)["validation"]
-    logits = [
-        predict_logits(model, torch.from_numpy(np.roll(images, shift, (1, 2))), metadata["image_size"], machine).cpu()
-        for shift in SHIFTS
-    ]
-    answers = torch.stack(logits).double().softmax(-1)
-    plain, shifted = (score(each, torch.from_numpy(labels)) for each in (answers[0], answers.mean(0)))
+    images, labels = map(torch.from_numpy, load_sets(load_manifest(), HELD_OUT)["validation"])
+    plain, shifted = (
+        score(predict_probabilities(model, images, metadata["image_size"], machine, copies), labels)
+        for copies in (1, COPIES)
+    )
     used = json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))
     return {**plain, "shifted": shifted, "seconds": seconds, "machine": machine_name(used)}
 

@@ -13,7 +13,7 @@ PEER, PEER_SEEDS = "PyTorch's mnist example", (1, 3, 5)
 GOALS = (0.99, 0.995)
 TIMES = "seconds to 99%, median and each seed"
 MEDIAN = "median"
-EPOCH = re.compile(r"^epoch.* test (?:loss [\d.]+ )?accuracy ([\d.]+)%")
+EPOCH = re.compile(r"^epoch.* test (?:[\d.]+ |accuracy )([\d.]+)%")
 
 
 def measure_times(

@@ -17,8 +17,8 @@ from src.resnet.machine import set_up_machine
 
 def test_the_first_epoch_that_passes_the_goal_on_the_test_set_counts():
     lines = [
-        (5.0, "epoch 1/2: train loss 0.1 accuracy 99.50%, test loss 0.04 accuracy 98.99% (900 images/s, 60 s)\n"),
-        (9.0, "epoch 2/2: train loss 0.1 accuracy 98.00%, test loss 0.04 accuracy 99.00% (900 images/s, 60 s)\n"),
+        (5.0, "epoch 1/2: train 0.1 99.50%, test 0.04 98.99% (900 img/s, 60 s)\n"),
+        (9.0, "epoch 2/2: train 0.1 98.00%, test 0.04 99.00% (900 img/s, 60 s)\n"),
     ]
 
     assert first_time(0.99, lines) == 9.0

@@ -36,7 +36,7 @@ REDIRECT = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Neither the user's variables nor the Internet: what is published is at a port where nobody listens."""
-    for name in (*NO_NETWORK, "MNIST_MIRROR", "RESNET18_WEIGHTS"):
+    for name in (*NO_NETWORK, "MNIST_MIRROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download.MNIST, "mirrors", [f"{CLOSED}one/", f"{CLOSED}two/"])
     monkeypatch.setattr(initial_weights, "TORCHVISION_URL", CLOSED + WEIGHTS.name)
@@ -246,7 +246,7 @@ def test_going_back_after_an_experiment_without_weights_takes_no_network(in_proj
     (folder / "weights.pth").write_bytes(CONTENT)
     monkeypatch.setattr(initial_weights, "TORCHVISION_SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(initial_weights, "TORCHVISION_SIZE", len(CONTENT))
-    monkeypatch.setenv("RESNET18_WEIGHTS", str(folder / "weights.pth"))
+    monkeypatch.setattr(initial_weights, "TORCHVISION_URL", str(folder / "weights.pth"))
     in_project.set_params(dataset="mnist", weights="torchvision", offline_fallback=False)
     download.main()
     before = load_manifest()
@@ -279,23 +279,23 @@ def test_without_a_network_the_download_warns_and_takes_the_sample(in_project, c
 
 
 @pytest.mark.parametrize(
-    ("params", "variable", "others"),
+    ("params", "copy", "named"),
     [
-        ({"dataset": "mnist"}, "MNIST_MIRROR", ("dataset=sample", "offline_fallback=true")),
-        ({"weights": "torchvision"}, "RESNET18_WEIGHTS", ("weights=imagenet",)),
+        ({"dataset": "mnist", "offline_fallback": False}, "", ("MNIST_MIRROR", "dataset=sample")),
+        ({"dataset": "mnist"}, "no/such/copy", ("no/such/copy", "MNIST_MIRROR", "offline_fallback=true")),
+        ({"weights": "torchvision"}, "", ("weights=imagenet", "weights=FILE")),
     ],
 )
-@pytest.mark.parametrize("copy", ["", "no/such/copy"])
 def test_without_a_fallback_or_a_source_that_the_user_names_the_run_ends_with_the_sources_and_ways_out(
-    in_project, monkeypatch, params, variable, others, copy
+    in_project, monkeypatch, params, copy, named
 ):
-    monkeypatch.setenv(variable, copy)
-    in_project.set_params(**params, offline_fallback=bool(copy))
+    monkeypatch.setenv("MNIST_MIRROR", copy)
+    in_project.set_params(**params)
 
     with pytest.raises(UserError) as error:
         download.main()
 
-    for part in (copy, "127.0.0.1:9", variable, *others):
+    for part in ("127.0.0.1:9", *named):
         assert part in str(error.value)
     assert not Path("data/manifest.json").exists()
 

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from helpers.training import MACHINE
 
 from src.evaluate.stage import (
     calibration_table,
@@ -13,6 +15,7 @@ from src.evaluate.stage import (
     standard_error,
 )
 from src.pipeline.files import read_columns
+from src.resnet.inference import SHIFTS, predict_probabilities, to_input
 
 
 def test_a_calibration_table_gives_the_limits_number_confidence_and_accuracy_of_each_bin_that_is_not_empty():
@@ -64,6 +67,34 @@ def test_a_prediction_table_keeps_the_images_order():
         {"actual": "b", "predicted": "b", "confidence": "0.750000"},
         {"actual": "a", "predicted": "b", "confidence": "0.500000"},
     ]
+
+
+def test_the_answer_of_several_copies_is_the_mean_over_the_image_and_its_shifts_by_a_pixel():
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images[0, 10, 10], images[1, 20, 5] = 255, 255
+    model = torch.nn.Flatten()  # the logits are the pixels
+
+    found = predict_probabilities(model, images, 28, MACHINE, 5)
+
+    plain = [to_input(images.roll(shift, (1, 2)), 28).flatten(1).double().softmax(1) for shift in SHIFTS[:5]]
+    torch.testing.assert_close(found, torch.stack(plain).mean(0))
+    brightest = [set(each.topk(5).indices.tolist()) for each in found]
+    assert brightest == [{y * 28 + x + step for step in (0, 1, -1, 28, -28)} for y, x in ((10, 10), (20, 5))]
+
+
+def test_test_time_augmentation_is_a_second_figure_that_the_report_names(trained):
+    before = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
+    trained.set_params(tta=5)
+
+    trained.run("dvc", "repro")
+
+    after = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
+    second = after.pop("tta")
+    assert after == before
+    assert second["copies"] == 5
+    assert second["accuracy"] == pytest.approx(1 - second["errors"] / 1000)
+    assert second["loss"] == pytest.approx(before["loss"], rel=0.3)
+    assert f"5 shifted copies of each image: {second['accuracy']:.2%}" in trained.read("metrics/report.md")
 
 
 def test_the_figures_of_a_run_agree_with_each_other(trained_once):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import safetensors.torch
 from torchvision.models import ResNet18_Weights
 
-from src.download.fetch import fetch_and_keep, from_environment, has_sha256, resolve
+from src.download.fetch import fetch_and_keep, has_sha256, resolve
 from src.download.int8 import dequantise
 from src.pipeline.files import write_file
 from src.pipeline.params import WEIGHTS_SUFFIXES
@@ -45,14 +45,10 @@ def unpack_imagenet() -> InitialWeights:
 
 
 def download_torchvision() -> InitialWeights:
-    """Bring torchvision's ImageNet weights to ``data/weights``; ``RESNET18_WEIGHTS``, a URL or a file, is tried first.
-
-    Raises:
-        FetchError: neither source has them.
-    """
+    """Bring torchvision's ImageNet weights to ``data/weights``. Raises `FetchError` where they can't be downloaded."""
     if not has_sha256(TORCHVISION_FILE, TORCHVISION_SHA256):
-        sources = [*from_environment("RESNET18_WEIGHTS"), TORCHVISION_URL]
-        content = fetch_and_keep(TORCHVISION_FILE.name, sources, TORCHVISION_SIZE, f"sha256:{TORCHVISION_SHA256}")
+        known_hash = f"sha256:{TORCHVISION_SHA256}"
+        content = fetch_and_keep(TORCHVISION_FILE.name, [TORCHVISION_URL], TORCHVISION_SIZE, known_hash)
         write_file(TORCHVISION_FILE, content)
     return InitialWeights(TORCHVISION.name.lower(), TORCHVISION_FILE, f"from {TORCHVISION_URL}")
 

@@ -34,6 +34,9 @@ MNIST_SHA256 = {  # of the same files, unpacked
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
+WITHOUT_MNIST = (
+    "point MNIST_MIRROR at a copy (a URL or a path), or -S dataset=sample, or unset it, with offline_fallback=true"
+)
 SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file managers; .dvcignore names them
 
 
@@ -52,7 +55,9 @@ def main() -> None:
         try:
             initial_weights = download_torchvision()
         except FetchError as error:
-            raise UserError(explain(error, "RESNET18_WEIGHTS", "-S weights=imagenet")) from error
+            raise UserError(
+                explain(error, "-S weights=imagenet, or -S weights=FILE with a copy of that file")
+            ) from error
 
     # MNIST, or the sample where it can't be downloaded.
     dataset, warnings = params.dataset, []
@@ -61,8 +66,7 @@ def main() -> None:
             download_mnist()
         except FetchError as error:
             if not params.offline_fallback or from_environment("MNIST_MIRROR"):  # who names a source wants its data
-                others = "-S dataset=sample, or unset it, with offline_fallback=true"
-                raise UserError(explain(error, "MNIST_MIRROR", others)) from error
+                raise UserError(explain(error, WITHOUT_MNIST)) from error
             dataset = "sample"
             warnings = [
                 "MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.",
@@ -133,7 +137,6 @@ def write_manifest(dataset: str, weights: InitialWeights) -> None:
     write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
-def explain(error: FetchError, variable: str, others: str) -> str:
+def explain(error: FetchError, ways_out: str) -> str:
     """Say why each source lacks the file, and what the ways out are."""
-    ways_out = f"point {variable} at a copy (a URL or a path), or {others}"
     return "\n".join([f"{error}:", *(f"  {reason}" for reason in error.reasons), f"ways out: {ways_out}"])

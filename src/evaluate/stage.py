@@ -1,5 +1,7 @@
 """Stage ``evaluate``: how the trained model does on the test set, in figures and tables."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from src.pipeline.files import write_json, write_table
 from src.pipeline.params import load_params
 from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
 from src.pipeline.process import require_unchanged_inputs
-from src.resnet.inference import predict_logits
+from src.resnet.inference import predict_logits, predict_probabilities
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
 from src.resnet.network import trim
@@ -37,7 +39,7 @@ def main() -> None:
     # Compare with the truth.
     right = predicted == actual
     calibration = calibration_table(confidences, right)
-    test = {
+    test: dict[str, Any] = {
         "loss": F.cross_entropy(logits, torch.from_numpy(actual), reduction="sum").item() / len(actual),
         "accuracy": float(right.mean()),
         "accuracy_standard_error": standard_error(right, np.arange(len(right)) if writers is None else writers),
@@ -45,6 +47,11 @@ def main() -> None:
         "images": len(actual),
         "calibration_error": expected_calibration_error(calibration),
     }
+    if params.tta > 1:
+        averaged = predict_probabilities(model, torch.from_numpy(images), image_size, machine, params.tta)
+        errors = int((averaged.argmax(1).numpy() != actual).sum())
+        loss = F.nll_loss(averaged.log(), torch.from_numpy(actual)).item()
+        test["tta"] = {"copies": params.tta, "loss": loss, "accuracy": 1 - errors / len(actual), "errors": errors}
 
     # Save.
     require_unchanged_inputs()

@@ -50,6 +50,7 @@ class Params(BaseModel):
     schedule: Literal["one_cycle", "constant"]
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)]
     ema_decay: Annotated[Real, Field(ge=0, lt=1)]
+    tta: Literal[1, 5, 9]
     precision: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"]
     threads: Annotated[int, Field(ge=0, le=1024)]

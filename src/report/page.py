@@ -54,6 +54,7 @@ def write_page(
         f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
         f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors, standard error "
         f"{test['accuracy_standard_error']:.2%}. Expected calibration error {test['calibration_error']:.2%}.",
+        *([describe_tta(test["tta"])] if "tta" in test else []),
         table(
             ("set", "mean loss per image", "accuracy"),
             ((name, f"{metrics['loss']:.4f}", f"{metrics['accuracy']:.2%}") for name, metrics in sets.items()),
@@ -81,6 +82,14 @@ def write_page(
         "Written by `dvc repro`.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def describe_tta(tta: Mapping) -> str:
+    """Give the second figure, of test-time augmentation."""
+    return (
+        f"With test-time augmentation, the mean answer for {tta['copies']} shifted copies of each image: "
+        f"{tta['accuracy']:.2%}, {tta['errors']:,} errors."
+    )
 
 
 def name_weights(name: str) -> str:

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as TF
 from src.mnist.dataset import MEAN, STD
 from src.resnet.machine import Machine
 
+SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))  # pixels, of an image's copies
 BATCH_PIXELS = 1000 * 28 * 28  # so that memory does not grow with the image size
 
 
@@ -41,6 +42,23 @@ def normalise_and_resize(batch: torch.Tensor, image_size: int) -> torch.Tensor:
 def predict_logits(model: nn.Module, images: torch.Tensor, image_size: int, machine: Machine) -> torch.Tensor:
     """Run ``model`` in evaluation mode over images (N, H, W) uint8; return logits (N, C) float32. N may be 0."""
     return run_batches(model.eval(), images, image_size, machine)
+
+
+def predict_probabilities(
+    model: nn.Module, images: torch.Tensor, image_size: int, machine: Machine, copies: int
+) -> torch.Tensor:
+    """Average the probabilities that ``model`` gives for shifted copies of images: test-time augmentation.
+
+    Args:
+        images: (N, H, W) uint8. What leaves one on a side enters it on the other, which in MNIST is as blank.
+        copies: how many of `SHIFTS`.
+
+    Returns:
+        (N, C) float64, on the CPU.
+    """
+    shifted = (images.roll(shift, (1, 2)) for shift in SHIFTS[:copies])
+    logits = [predict_logits(model, each, image_size, machine).cpu() for each in shifted]
+    return torch.stack(logits).double().softmax(-1).mean(0)
 
 
 def run_batches(

@@ -44,6 +44,7 @@ def main() -> None:
             by = {"writer": "all images of some writers", "class": "by class, since the writers are not known"}
             held_out = len(sets["validation"].labels)
             trainer.say(f"train: held out for validation are {held_out:,} images, {by[manifest.validation_split]}")
+        trainer.say("train: loss and accuracy after each epoch:")
         trainer.resume()
 
         # Train epoch by epoch, the curves written as it goes.

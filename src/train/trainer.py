@@ -205,10 +205,8 @@ class Trainer:
         return means.compute(self._group)
 
     def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
-        parts = [f"{name} loss {metrics.loss:.4f} accuracy {metrics.accuracy:.2%}" for name, metrics in results.items()]
-        return (
-            f"{self._epoch_name(len(self.state.history))}: {', '.join(parts)} ({rate:,.0f} images/s, {seconds:.0f} s)"
-        )
+        parts = [f"{name} {metrics.loss:.4f} {metrics.accuracy:.2%}" for name, metrics in results.items()]
+        return f"{self._epoch_name(len(self.state.history))}: {', '.join(parts)} ({rate:,.0f} img/s, {seconds:.0f} s)"
 
     def _epoch_name(self, number: int) -> str:
         return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"

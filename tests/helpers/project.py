@@ -49,6 +49,7 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "schedule": "one_cycle",
     "label_smoothing": 0.0,
     "ema_decay": 0.998,
+    "tta": 1,
     "precision": "auto",
     "device": "cpu",  # where the bytes of two runs are promised to be the same
     "threads": 0,
@@ -75,7 +76,7 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """The variables for a command in the project: none of the user's own that the workflow looks at."""
-        ours = ("MNIST_MIRROR", "RESNET18_WEIGHTS", "GOMP_SPINCOUNT")
+        ours = ("MNIST_MIRROR", "GOMP_SPINCOUNT")
         kept = {key: value for key, value in os.environ.items() if key not in ours}
         return kept | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
