@@ -239,11 +239,14 @@ def test_either_file_of_the_model_gives_the_same_answers_and_one_without_its_hea
     shutil.copy(reader_once.path / "models/model.onnx", tmp_path / "M.ONNX")
 
     both, onnx, alone = (
-        answers(predict(reader_once, "--json", "--model", str(model), str(tmp_path / "pictures")))
+        answers(predict(reader_once, "--json", "--tta", "5", "--model", str(model), str(tmp_path / "pictures")))
         for model in ("models/model.safetensors", tmp_path / "M.ONNX", tmp_path / "model.safetensors")
     )
+    plain = answers(predict(reader_once, "--json", str(tmp_path / "pictures")))
 
     assert [one["warning"] for one in alone] == [None] * 11
+    assert [one["warning"] for one in plain] == [one["warning"] for one in both]
+    assert [one["probability"] for one in plain] != [one["probability"] for one in both]
     for one, other in zip(both, onnx, strict=True):
         assert (one["file"], one["digit"], one["warning"]) == (other["file"], other["digit"], other["warning"])
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-3)

@@ -43,7 +43,7 @@ def main() -> None:
     while chunk := list(itertools.islice(files, CHUNK)):
         read, pictures = read_pictures(chunk)
         all_read &= len(read) == len(chunk)
-        for file, reading in zip(read, recognise(pictures, classifier), strict=True):
+        for file, reading in zip(read, recognise(pictures, classifier, arguments.tta), strict=True):
             all_sure &= reading.warning is None
             ranking = rank(reading, classifier.class_names)
             print((as_json if arguments.json else as_row)(file, ranking, reading.warning))
@@ -70,6 +70,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     parser.add_argument(
         "--strict", action="store_true", help=f"exit with status {WARNED} where a prediction comes with a warning"
+    )
+    parser.add_argument(
+        "--tta",
+        type=int,
+        choices=(1, 5, 9),
+        default=1,
+        help="copies, shifted by a pixel, to average over",
     )
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help=f"{MODEL_FILE} (the default) or {ONNX_FILE}, or a copy of one"

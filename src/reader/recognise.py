@@ -12,6 +12,7 @@ from src.reader.export.onnx_classifier import OnnxClassifier
 from src.reader.head.outlier_head import HEAD_FILE, Predictions, TorchClassifier
 from src.reader.ink import Guess, ink_from_border, ink_from_strokes, split, thicken
 from src.reader.outliers.mnist_style import to_mnist_style
+from src.resnet.inference import SHIFTS
 from src.resnet.machine import Machine
 
 EMPTY, SEVERAL, UNLIKE = "an empty picture", "more than one digit", "unlike any digit"
@@ -60,8 +61,11 @@ def load_classifier(model_file: Path, machine: Machine) -> Classifier:
     return TorchClassifier(model_file, machine, head_file if head_file.exists() else None)
 
 
-def recognise(pictures: Sequence[np.ndarray], classifier: Classifier) -> list[Reading]:
-    """Recognise one digit in each of the ``pictures``, (H, W) float32 in [0, 255], dark on light or light on dark."""
+def recognise(pictures: Sequence[np.ndarray], classifier: Classifier, copies: int = 1) -> list[Reading]:
+    """Recognise one digit in each of the ``pictures``, (H, W) float32 in [0, 255], dark on light or light on dark.
+
+    The probabilities are the means over ``copies`` of what the network sees, shifted by the first of `SHIFTS`.
+    """
     guesses = [[guess] if (guess := ink_from_border(picture)) else [] for picture in pictures]
     best = _best(guesses, classifier)
     unsure = [number for number, one in enumerate(best) if not (one and one.cost < SURE)]
@@ -71,7 +75,12 @@ def recognise(pictures: Sequence[np.ndarray], classifier: Classifier) -> list[Re
     for number, one in zip(unsure, _best([guesses[number] for number in unsure], classifier), strict=True):
         best[number] = one
     several = _are_several(best, classifier)
-    return [_reading(one, more) for one, more in zip(best, several, strict=True)]
+    found = [one for one in best if one]
+    seen = torch.from_numpy(np.array([one.mnist_image for one in found]).reshape(-1, SIDE, SIDE))
+    shifted = [classifier.predict(seen.roll(shift, (1, 2))).logits.softmax(1) for shift in SHIFTS[1:copies]]
+    plain = torch.stack([one.logits for one in found]).softmax(1) if found else torch.empty(0)
+    probabilities = iter(torch.stack([plain, *shifted]).mean(0))
+    return [_reading(one, next(probabilities) if one else None, more) for one, more in zip(best, several, strict=True)]
 
 
 def _best(guesses: Sequence[Sequence[Guess]], classifier: Classifier) -> list[Candidate | None]:
@@ -99,9 +108,9 @@ def _predict(inks: Sequence[np.ndarray], classifier: Classifier) -> tuple[list[n
     return images, classifier.predict(torch.from_numpy(np.array(images, np.uint8).reshape(-1, SIDE, SIDE)))
 
 
-def _reading(best: Candidate | None, several: bool) -> Reading:
+def _reading(best: Candidate | None, probabilities: torch.Tensor | None, several: bool) -> Reading:
     if best is None:
         return Reading(np.zeros((SIDE, SIDE), np.uint8), None, EMPTY)
     # Without an outlier head the score is NaN, and so is the maximum: no warning.
     warning = SEVERAL if several else UNLIKE if max(best.outlier_score, best.cost) > 0 else None
-    return Reading(best.mnist_image, best.logits.softmax(0), warning)
+    return Reading(best.mnist_image, probabilities, warning)
