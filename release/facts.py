@@ -42,7 +42,7 @@ def calibration() -> str:
 
 
 def standard_error() -> str:
-    return f"{read('metrics/evaluate/metrics.json')['test']['accuracy_standard_error']:.2%}"
+    return f"{read('metrics/evaluate/metrics.json')['test']['standard_error']:.2%}"
 
 
 def doubtful() -> str:

@@ -201,7 +201,7 @@ def mirror(tmp_path_factory, monkeypatch):
 @pytest.mark.parametrize("kind", ["url", "folder"])
 def test_the_users_mirror_is_asked_first_and_again_for_a_damaged_file(in_project, mirror, monkeypatch, capsys, kind):
     folder, published = mirror
-    in_project.set_params(dataset="mnist", offline_fallback=False)
+    in_project.set_params(dataset="mnist", weights="random", offline_fallback=False)
 
     with serve(lambda handler, _: send(handler, (folder / Path(handler.path).name).read_bytes())) as server:
         if kind == "url":

@@ -36,7 +36,7 @@ def test_the_table_of_experiments_has_few_columns_and_can_be_sorted_by_the_test_
     assert "ambiguous" not in done.stderr.lower()
     assert set(header) - dvcs_own - {"models/model.safetensors"} == {  # a dependency, now and then
         "train.loss", "train.accuracy", "validation.loss", "validation.accuracy", "step", "test.loss",
-        "test.accuracy", "test.errors", "test.calibration_error", "epochs",
+        "test.accuracy", "test.errors", "test.calibration_error", "test.standard_error", "epochs",
     }  # fmt: skip
 
 

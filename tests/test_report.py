@@ -37,7 +37,7 @@ TRAIN = {
 TEST = {
     "loss": 0.0625,
     "accuracy": 0.8766,
-    "accuracy_standard_error": 0.0051,
+    "standard_error": 0.0051,
     "errors": 1234,
     "images": 10_000,
     "calibration_error": 0.0375,

@@ -59,7 +59,7 @@ def test_runs_of_defaults_that_were_others_are_left_out():
     _, _, default, fastest = seeds.table(runs, PARAMS)
 
     assert default == "| default | random | 99.200% | 0.200% | 3 | 99.00% | - | 101 | a laptop |"
-    assert fastest.startswith("| fastest | mine.pth | 99.000% | - | 1 | 99.00% | -0.00% (")
+    assert fastest.startswith("| fastest | mine.pth | 99.000% | - | 1 | 99.00% | +0.00% (")
     assert fastest.endswith(" | 103 | a laptop |")
     assert seeds.is_among(runs, "fastest", "some/folder/mine.pth", 3, PARAMS)
     assert not seeds.is_among(runs, "default", "mine.pth", 4, PARAMS)

@@ -15,7 +15,7 @@ def test_repro_trains_on_the_sample_and_says_so(trained_once):
 
     assert stages_run(output) == ["download", "train", "evaluate", "report"]
     assert re.search(r"^epoch 1/1: train [\d.]+ [\d.]+%, validation [\d.]+ [\d.]+%, test [\d.]+ [\d.]+%", output, re.M)
-    assert (train["dataset"], train["initial_weights"]) == ("sample", "random")
+    assert (train["dataset"], train["initial_weights"]) == ("sample", "imagenet_cntk")
     assert train["training_images"] == 3800  # 5% are held out
     assert train["step"] == 1  # epochs are counted from 1
     assert "WARNING" not in (output + trained_once.repro.stderr).upper()
@@ -67,7 +67,7 @@ def test_a_repository_without_a_commit_is_told_to_make_one(trained, fails):
 @pytest.mark.parametrize(
     ("file", "old", "new", "named"),
     [
-        ("params.yaml", "lr: 0.008", "lr: 0.002", "params.yaml: lr"),
+        ("params.yaml", "lr: 0.004", "lr: 0.002", "params.yaml: lr"),
         slow("src/train/trainer.py", "CHECK_EVERY = 20", "CHECK_EVERY = 10", "src/train/trainer.py"),
     ],
 )

@@ -34,6 +34,7 @@ MNIST_SHA256 = {  # of the same files, unpacked
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
+WITHOUT_TORCHVISION = "-S weights=imagenet, or -S weights=FILE with a copy of that file"
 WITHOUT_MNIST = (
     "point MNIST_MIRROR at a copy (a URL or a path), or -S dataset=sample, or unset it, with offline_fallback=true"
 )
@@ -55,9 +56,7 @@ def main() -> None:
         try:
             initial_weights = download_torchvision()
         except FetchError as error:
-            raise UserError(
-                explain(error, "-S weights=imagenet, or -S weights=FILE with a copy of that file")
-            ) from error
+            raise UserError(explain(error, WITHOUT_TORCHVISION)) from error
 
     # MNIST, or the sample where it can't be downloaded.
     dataset, warnings = params.dataset, []

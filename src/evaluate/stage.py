@@ -42,7 +42,7 @@ def main() -> None:
     test: dict[str, Any] = {
         "loss": F.cross_entropy(logits, torch.from_numpy(actual), reduction="sum").item() / len(actual),
         "accuracy": float(right.mean()),
-        "accuracy_standard_error": standard_error(right, np.arange(len(right)) if writers is None else writers),
+        "standard_error": standard_error(right, np.arange(len(right)) if writers is None else writers),
         "errors": int((~right).sum()),
         "images": len(actual),
         "calibration_error": expected_calibration_error(calibration),

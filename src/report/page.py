@@ -53,7 +53,7 @@ def write_page(
         f"trained for {params.epochs:g} epoch{'s' * (params.epochs > 1)} on {train['training_images']:,} images of "
         f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
         f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors, standard error "
-        f"{test['accuracy_standard_error']:.2%}. Expected calibration error {test['calibration_error']:.2%}.",
+        f"{test['standard_error']:.2%}. Expected calibration error {test['calibration_error']:.2%}.",
         *([describe_tta(test["tta"])] if "tta" in test else []),
         table(
             ("set", "mean loss per image", "accuracy"),
