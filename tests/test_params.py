@@ -74,7 +74,7 @@ def test_a_value_beyond_a_limit_is_named_with_both_limits(tmp_path, name, taken,
         (params_text(lr="7.0", epochs="0", seed="-1"), ": seed = -1: .*; epochs = 0: .*; lr = 7.0: "),
         (params_text().replace("epochs:", "epocs:"), ": unknown parameter 'epocs', .*'epochs'.$"),
         (params_text(zzz="5"), ": unknown parameter 'zzz', .*dataset, offline_fallback"),
-        (params_text().replace("lr: 0.008\n", ""), ": parameter 'lr' is missing$"),
+        (params_text().replace("lr: 0.004\n", ""), ": parameter 'lr' is missing$"),
         (params_text() + "epochs: 2\n", f', line {len(QUICK) + 1}: .*duplicate key "epochs"'),
     ],
 )
