@@ -57,7 +57,7 @@ docs: setup  ## fill in what README.md and docs/ say of committed figures
 	$(RUN) release.docs
 
 walk: setup-dev  ## run the commands in README.md and docs/, and write what they print there; takes minutes
-	$(RUN) pytest --all --write tests/test_walk.py -k commands
+	$(RUN) pytest --all --write tests/tools/test_walk.py -k commands
 
 lock: setup  ## bring each dvc.lock up to date where comments, docstrings or the layout changed
 	$(RUN) release.lock

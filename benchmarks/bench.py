@@ -13,7 +13,7 @@ from benchmarks.machine import machine_name
 from benchmarks.rates import measure_rates
 from benchmarks.to_accuracy import measure_times
 from benchmarks.workflow import measure_set_up, measure_workflow
-from src.mnist.dataset import load_manifest
+from src.images.dataset import load_manifest
 from src.pipeline.files import write_json
 from src.pipeline.params import Params, load_params
 from src.resnet.machine import Machine, set_up_machine

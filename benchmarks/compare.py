@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.recipes import HELD_OUT
-from src.mnist.dataset import Images
+from src.images.dataset import Images
 from src.pipeline.paths import WRITERS_FILES
 from src.pipeline.project import ROOT
 from src.sampling.split import split_validation

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.tutorial import Digits, training_step
-from src.mnist.dataset import SIDE, load_images, load_manifest
+from src.images.dataset import SIDE, load_images, load_manifest
 
 EPOCHS = 14
 

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks import no_digits
 from benchmarks.scenes import BICUBIC, KINDS
-from src.mnist.dataset import load_images, load_manifest
+from src.images.dataset import load_images, load_manifest
 from src.pipeline.files import write_json
 from src.pipeline.paths import MODEL_FILE
 from src.pipeline.process import exit_code
@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=500, metavar="N", help="of each kind (default: %(default)s)")
     parser.add_argument("--half", choices=["build", "report"], default="report", help="default: %(default)s")
     arguments = parser.parse_args()
-    images, labels = load_images(load_manifest(), "test")
+    test = load_images(load_manifest(), "test")
+    images, labels = test.images, test.labels
     if not 0 < arguments.photos <= len(images) // 2:
         parser.error(f"--photos {arguments.photos}: must be from 1 to {len(images) // 2}, a half of the test set")
     half = slice(arguments.photos) if arguments.half == "build" else slice(-arguments.photos, None)

@@ -17,8 +17,9 @@ import numpy as np
 
 from benchmarks.bench import save_rows
 from benchmarks.rates import training_steps
-from src.mnist.dataset import SIDE, Images
+from src.images.dataset import SIDE, Images
 from src.pipeline.params import load_params
+from src.resnet.inference import InputFormat
 from src.resnet.machine import set_up_machine
 
 UNSET = "unset"
@@ -67,7 +68,7 @@ def train() -> None:
     params, random = load_params(), np.random.default_rng(0)
     machine = set_up_machine(params.device, params.precision, params.threads)
     data = Images(random.integers(256, size=(60_000, SIDE, SIDE), dtype=np.uint8), random.integers(10, size=60_000))
-    steps = training_steps(params, data, machine)
+    steps = training_steps(params, InputFormat(params.image_size, 0.5, 0.3), data, machine)
     next(steps)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -22,11 +22,11 @@ from benchmarks.compare import against, writers_of
 from benchmarks.machine import machine_name, short_name
 from benchmarks.recipes import HELD_OUT, load_runs, parameters, save_runs
 from benchmarks.seeds import experiment
-from src.mnist.dataset import load_manifest
+from src.images.dataset import load_manifest
 from src.pipeline.params import Params, load_params
 from src.pipeline.paths import MODEL_FILE, RUN_FILE
 from src.pipeline.process import exit_code
-from src.resnet.inference import predict_probabilities
+from src.resnet.inference import InputFormat, predict_probabilities
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
 from src.resnet.network import trim
@@ -100,9 +100,10 @@ def measure(params: Params, changes: Mapping[str, object], weights: str, seed: i
         model, metadata = load_model(Path(file.name))
     machine = set_up_machine(params.device, "fp32", params.threads)
     model = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
-    images, labels = map(torch.from_numpy, load_sets(load_manifest(), HELD_OUT)["validation"])
+    held_out = load_sets(load_manifest(), HELD_OUT)["validation"]
+    images, labels = map(torch.from_numpy, (held_out.images, held_out.labels))
     plain, shifted = (
-        score(predict_probabilities(model, images, metadata["image_size"], machine, copies), labels)
+        score(predict_probabilities(model, images, InputFormat.of_model(metadata), machine, copies), labels)
         for copies in (1, COPIES)
     )
     used = json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))

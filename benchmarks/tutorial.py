@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import resnet18
 
-from src.mnist.dataset import Images
+from src.images.dataset import Images
 
 BATCH_SIZE = 16
 SETTINGS = {  # of ours, for the same work

@@ -25,12 +25,12 @@ from dvc.utils.serialize import modify_yaml
 
 from benchmarks.machine import machine_name, processor_name, short_name
 from reproductions.comparison import DIFFERENT, METRICS, SAMPLE_TOLERANCE, compare, whole_tolerance
-from src.mnist.dataset import load_images, load_manifest
+from src.images.dataset import load_images, load_manifest
 from src.pipeline import paths
 from src.pipeline.files import read_columns, read_json, write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.process import Interrupted, UserError
-from src.resnet.inference import predict_logits
+from src.resnet.inference import InputFormat, predict_logits
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
 
@@ -106,7 +106,7 @@ def clone_of(root: Path, keep: Path | None) -> Iterator[Path]:
         git(root, "clone", "--quiet", repository, str(target))
         clone = target / folder
         (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
-        for downloads in (paths.MNIST_DIR, paths.WEIGHTS_DIR):
+        for downloads in (paths.IMAGES_DIR, paths.WEIGHTS_DIR):
             if (root / downloads).is_dir():
                 shutil.copytree(root / downloads, clone / downloads)
         yield clone
@@ -167,7 +167,7 @@ def summarise_model() -> dict[str, Any]:
     machine = set_up_machine(params.device, "fp32", params.threads)
     model, metadata = load_model(paths.MODEL_FILE)
     images = torch.from_numpy(load_images(load_manifest(), "test").images[:100])
-    logits = predict_logits(model.to(machine.device), images, metadata["image_size"], machine)
+    logits = predict_logits(model.to(machine.device), images, InputFormat.of_model(metadata), machine)
     with paths.MODEL_FILE.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     rounded = [[round(value, 4) for value in row] for row in logits.tolist()]

@@ -4,17 +4,18 @@ import os
 import subprocess
 import sys
 
-from src.pipeline.files import read_json
+from src.pipeline.files import read_columns, read_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import (
     EVALUATE_METRICS_FILE,
     MODEL_FILE,
     REPORT_FILE,
+    SPEED_FILE,
     TRAIN_METRICS_FILE,
     TRY_AGAIN,
 )
 from src.pipeline.process import exit_code
-from src.report.page import name_weights
+from src.report.page import fell_back, name_weights
 
 ACTIVATE = ". .venv/bin/activate"
 
@@ -27,18 +28,27 @@ def main() -> None:
         f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images, "
         f"from {name_weights(train['initial_weights'])}"
     )
+    if SPEED_FILE.exists():  # not where the run cache had the training
+        speed = {name: [float(value) for value in values] for name, values in read_columns(SPEED_FILE).items()}
+        print(
+            f"speed    {max(speed['images_per_second']):,.0f} images/s, {sum(speed['seconds']):,.0f} s, "
+            f"{max(speed['memory']) / 2**30:.1f} GiB in the last training; its epochs are in {SPEED_FILE}"
+        )
     print(f"metrics  {TRAIN_METRICS_FILE}, {EVALUATE_METRICS_FILE}")
     print(f"report   {REPORT_FILE}: the training and the test on one page, with the pictures")
-    if train["dataset"] != params.dataset:
+    if fallback := fell_back(params, train["dataset"]):
         print(f"missing  MNIST could not be downloaded. Once the network is there: {ACTIVATE} && {TRY_AGAIN}")
     if not has_git_identity():
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     if not on_a_branch():
         print("first    git switch main: HEAD is on no branch, as after a killed `dvc exp run`")
-    if train["dataset"] == params.dataset:  # a run on the sample should not take the place of one on the full set
+    if not fallback:  # a run on the sample should not take the place of one on the full set
         print("keep it  git add -A && git commit -m 'a run'")
     print(f"next     {ACTIVATE} && dvc exp run -S epochs=5 && dvc metrics diff")
-    print("reader   make reader: the model in a command, a page to draw on and an ONNX file")
+    if train["dataset"] in ("mnist", "sample"):
+        print("reader   make reader: the model in a command, a page to draw on and an ONNX file")
+    else:
+        print("predict  ./predict.py PICTURE...")
 
 
 def has_git_identity() -> bool:

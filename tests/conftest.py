@@ -5,15 +5,13 @@ No test touches the repository that the tests are run from, its workspace or its
 
 import json
 import os
-import pickle
 import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
-from helpers.project import Project, make_project
+from helpers.project import Project, made_once, make_project
 from hypothesis import settings
 
 from src.pipeline.environment import SPIN_COUNT
@@ -80,16 +78,6 @@ def mutations() -> Callable:
 def project(tmp_path: Path) -> Project:
     """A fresh clone with one commit, and nothing run."""
     return make_project(tmp_path)
-
-
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Project:
-    """A project that the first of pytest-xdist's workers makes, while the others that want it wait."""
-    folder = factory.getbasetemp()
-    file = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.pickle"
-    with FileLock(f"{file}.lock"):
-        if not file.exists():
-            file.write_bytes(pickle.dumps(make(factory.mktemp(name))))
-    return pickle.loads(file.read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -200,21 +188,3 @@ def fails() -> Callable:
             assert part in done.stderr, done.stderr
 
     return check
-
-
-@pytest.fixture(scope="session")
-def reader_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of `trained_once` whose reader of pictures was made. Read it only; `reader` is for changing."""
-
-    def make(path: Path) -> Project:
-        project = trained_once.copy(path)
-        project.run("dvc", "repro", "src/reader/dvc.yaml")
-        return project
-
-    return made_once(tmp_path_factory, "reader", make)
-
-
-@pytest.fixture
-def reader(reader_once: Project, tmp_path: Path) -> Project:
-    """A copy of `reader_once` to do things with."""
-    return reader_once.copy(tmp_path)

@@ -3,14 +3,17 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers.project import quick_params
+from helpers.training import MNIST_INPUT
 
+from src.images.dataset import Images
 from src.pipeline.process import UserError
 from src.resnet.inference import to_input
 from src.sampling.seeding import derive_seed, make_generator
-from src.train.batches import BUMPS, Batches, Warp, displacement, random_affine, random_warp
+from src.train.batches import BUMPS, Batches, ImagesOnDevice, Warp, displacement, random_affine, random_warp
 from src.train.processes import ProcessGroup
 
 GREY_LEVEL = 1 / 255 / 0.3081  # the least difference of two pixels, in what the network sees
@@ -33,12 +36,13 @@ def test_seeds_of_different_purposes_are_all_different_and_the_same_everywhere()
 @pytest.fixture(scope="module")
 def hundred(digits):
     """A hundred digits, labelled by their numbers, so that a batch tells which images it holds."""
-    return torch.from_numpy(digits[0][::50]), torch.arange(100)
+    return Images(digits[0][::50], np.arange(100))
 
 
 def make_batches(data, rank=0, world_size=1, **values) -> Batches:
     """The batches of one of several processes, of at most 16 images."""
-    return Batches(*data, quick_params(**{"batch_size": 16} | values), ProcessGroup(rank, world_size))
+    params = quick_params(**{"batch_size": 16} | values)
+    return Batches(ImagesOnDevice(data, torch.device("cpu")), params, MNIST_INPUT, ProcessGroup(rank, world_size))
 
 
 def numbers(batches, epoch) -> list[int]:
@@ -84,7 +88,7 @@ def test_the_processes_shards_are_the_one_processs_batches(hundred):
 
 def test_the_plain_images_are_chosen_by_the_seed_alone_and_shared_by_the_processes(hundred, monkeypatch):
     monkeypatch.setattr("src.train.batches.PLAIN_IMAGES", 50)
-    images, _ = hundred
+    images = torch.from_numpy(hundred.images)
     chosen, again, others = (
         torch.cat(list(make_batches(hundred, elastic=elastic, seed=seed).plain()))
         for elastic, seed in ((0.5, 0), (0.0, 0), (0.5, 1))
@@ -93,7 +97,7 @@ def test_the_plain_images_are_chosen_by_the_seed_alone_and_shared_by_the_process
 
     assert torch.equal(again, chosen)
     assert not torch.equal(others, chosen)
-    unwarped = to_input(images, 28).flatten(1)
+    unwarped = to_input(images, MNIST_INPUT).flatten(1)
     assert len({(unwarped == each).all(1).nonzero().item() for each in chosen.flatten(1)}) == 50
     assert torch.equal(torch.cat(shards), chosen)
 
@@ -104,7 +108,7 @@ def test_a_batch_that_leaves_a_process_a_single_image_is_refused(hundred):
 
 
 def test_an_image_is_warped_anew_in_each_epoch_and_step_and_by_each_seed_and_not_without_augmentation():
-    alike = torch.full((32, 28, 28), 255, dtype=torch.uint8), torch.arange(32)
+    alike = Images(np.full((32, 28, 28), 255, np.uint8), np.arange(32))
     batches = make_batches(alike)
 
     first, later, second = (next(batches.epoch(*place)).inputs for place in ((0, 0), (1, 0), (0, 1)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.training import write_small_project
 
-from src.mnist.dataset import Images, load_images, load_manifest
+from src.images.dataset import Images, load_images, load_manifest
 from src.pipeline.process import UserError
 from src.sampling.split import load_sets, split_validation
 
@@ -42,8 +42,8 @@ def test_images_and_labels_come_in_the_order_of_their_files(small_project, digit
 
 
 def test_a_file_that_is_not_the_downloaded_one_is_named(small_project):
-    file = Path("data/mnist/MNIST/raw/t10k-labels-idx1-ubyte")
-    file.write_bytes(file.read_bytes()[:-1] + b"\x00")  # a nine that is called a zero
+    file = Path("data/images/test_labels.npy")
+    np.save(file, np.zeros(20, np.int64))  # as many labels, and all of them zeros
 
     with pytest.raises(UserError, match=f"{file} .*dvc repro -f download"):
         load_images(load_manifest(), "test")

@@ -17,6 +17,7 @@ from helpers.project import ROOT, slow
 from helpers.training import (
     FROM_RANDOM_WEIGHTS,
     MACHINE,
+    MNIST_INPUT,
     StopAt,
     small_model,
     small_params,
@@ -24,9 +25,10 @@ from helpers.training import (
     write_small_project,
 )
 
+from src.images.dataset import Images
 from src.pipeline.process import UserError
 from src.resnet.network import trim
-from src.train.batches import Batches
+from src.train.batches import Batches, ImagesOnDevice
 from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup, process_group
 from src.train.stage import initial_model
@@ -36,7 +38,7 @@ TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m"
 ROUNDING = 1e-9  # in float64, whose own is 1e-16: of sums over a batch in another order, through 18 layers
 
 
-def step_of_resnet(group, images, labels, shards):
+def step_of_resnet(group, data, shards):
     """The gradients that ResNet-18's first step leaves in ``group``, and the main process's statistics.
 
     ``shards`` share the batch: ``group`` itself, unless one process takes the step of one of several.
@@ -47,7 +49,7 @@ def step_of_resnet(group, images, labels, shards):
     params = small_params(batch_size=7, ema_decay=0.0, label_smoothing=0.1)
     model = trim(initial_model(params, FROM_RANDOM_WEIGHTS), params.image_size)
     training = TrainingState(params, model, 10, MACHINE, group)
-    batches = Batches(torch.from_numpy(images), torch.from_numpy(labels), params, shards or group)
+    batches = Batches(ImagesOnDevice(data, MACHINE.device), params, MNIST_INPUT, shards or group)
     training.training_step(next(batches.epoch(0)))
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return gradients, dict(training.evaluated_model([]).named_buffers())
@@ -57,12 +59,12 @@ def step_of_resnet(group, images, labels, shards):
 def test_a_step_of_several_processes_leaves_the_sum_of_what_their_shards_give_and_the_first_ones_statistics(
     digits, tmp_path, count
 ):
-    images, labels = small_sets(digits)["train"]
-    seven = images[:7], labels[:7]  # which no number of processes shares equally
-    alone = [run_processes(1, tmp_path, step_of_resnet, *seven, ProcessGroup(rank, count))[0] for rank in range(count)]
+    train = small_sets(digits)["train"]
+    seven = Images(train.images[:7], train.labels[:7])  # which no number of processes shares equally
+    alone = [run_processes(1, tmp_path, step_of_resnet, seven, ProcessGroup(rank, count))[0] for rank in range(count)]
     gradients = {name: sum(by_name[name] for by_name, _ in alone) for name in alone[0][0]}
 
-    by_rank = run_processes(count, tmp_path, step_of_resnet, *seven, None)
+    by_rank = run_processes(count, tmp_path, step_of_resnet, seven, None)
 
     assert gradients["fc.weight"].dtype == torch.float64
     for found in by_rank:
@@ -108,7 +110,7 @@ def epoch(group, sets, folder, poisoned):
         monkeypatch.setenv("DVC_ROOT", str(folder))
         checkpoint = Checkpoint({"poisoned": poisoned})
         model = small_model()
-        trainer = Trainer(small_params(), model, sets, MACHINE, group, checkpoint)
+        trainer = Trainer(small_params(), MNIST_INPUT, model, sets, MACHINE, group, checkpoint)
         trainer.resume()
         if group.rank == poisoned:
             with torch.no_grad():
@@ -121,7 +123,7 @@ def epoch(group, sets, folder, poisoned):
 
 def test_more_processes_than_images_evaluate_each_image_once(digits, tmp_path):
     sets = small_sets(digits)
-    sets["test"] = type(sets["test"])(*(part[:2] for part in sets["test"]))
+    sets["test"] = Images(sets["test"].images[:2], sets["test"].labels[:2])
 
     first, second, third = run_processes(3, tmp_path, epoch, sets, tmp_path, None)
 

@@ -2,10 +2,13 @@
 
 import gzip
 import hashlib
+import itertools
 import shutil
 import socket
+import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import certifi
 import numpy as np
@@ -16,15 +19,14 @@ from helpers.server import CLOSED, NO_NETWORK, self_signed_certificate, send, se
 from src.download import initial_weights
 from src.download import stage as download
 from src.download.fetch import FetchError, fetch
-from src.download.sample import encode_idx
-from src.mnist.dataset import load_images, load_manifest, load_writers
+from src.download.published import PUBLISHED
+from src.images.dataset import load_images, load_manifest, load_writers
 from src.pipeline.files import sha256
-from src.pipeline.paths import WRITERS_FILES
+from src.pipeline.paths import IMAGES_DIR, IMAGES_FILES, WRITERS_FILES
 from src.pipeline.process import UserError
 
 CONTENT = gzip.compress(bytes(range(256)) * 1000, mtime=0)
 KNOWN_HASH = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
-RAW = Path("data/mnist/MNIST/raw")
 WEIGHTS = Path("data/weights/resnet18-f37072fd.pth")
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -38,8 +40,10 @@ def no_network(monkeypatch):
     """Neither the user's variables nor the Internet: what is published is at a port where nobody listens."""
     for name in (*NO_NETWORK, "MNIST_MIRROR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download.MNIST, "mirrors", [f"{CLOSED}one/", f"{CLOSED}two/"])
-    monkeypatch.setattr(initial_weights, "TORCHVISION_URL", CLOSED + WEIGHTS.name)
+    for source in PUBLISHED.values():
+        monkeypatch.setattr(source, "mirrors", [f"{CLOSED}one/", f"{CLOSED}two/"])
+    nowhere = SimpleNamespace(name="IMAGENET1K_V1", url=CLOSED + WEIGHTS.name)
+    monkeypatch.setitem(initial_weights.TORCHVISION, "resnet18", nowhere)
     monkeypatch.setattr("src.download.fetch.BACKOFF", 0.01)
 
 
@@ -50,7 +54,7 @@ def refusal(capsys):
     def ask(source: str, attempts: int = 1) -> str:
         start = time.monotonic()
         with pytest.raises(FetchError, match="digits") as error:
-            fetch("digits", [source], len(CONTENT), KNOWN_HASH)
+            fetch("digits", [source], KNOWN_HASH)
         (reason,) = error.value.reasons
         assert "\n" not in reason
         assert capsys.readouterr().out.count("asking") == attempts
@@ -66,10 +70,6 @@ def send_content(handler, _):
 
 def status(code):
     return lambda handler, _: handler.send_error(code)
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 # Fetching one file
@@ -88,16 +88,16 @@ WELL_BEHAVED = {
 @pytest.mark.parametrize("respond", WELL_BEHAVED.values(), ids=WELL_BEHAVED)
 def test_a_good_file_arrives_as_it_was_published(respond):
     with serve(respond) as server:
-        assert fetch("digits", [server.url], len(CONTENT), KNOWN_HASH) == CONTENT
+        assert fetch("digits", [server.url], KNOWN_HASH) == CONTENT
 
 
 MISBEHAVING = {  # what it does, the value or the limit that the reason names, how often it is asked
     "has no such file": (status(404), "404 Not Found", 1),
     "asks for patience": (status(429), "429", 3),
     "promises more than it sends": (write(OK, LENGTH, b"\r\n", CONTENT[:-1]), "", 3),
-    "ends a byte early": (write(OK, b"\r\n", CONTENT[:-1]), f"{len(CONTENT) - 1:,}", 3),
+    "ends a byte early": (write(OK, b"\r\n", CONTENT[:-1]), "hash", 1),
     "has another file": (write(OK, LENGTH, b"\r\n", bytes(len(CONTENT))), "hash", 1),
-    "sends a byte too many and does not end": (write(OK + b"\r\n" + CONTENT + b"!", pause=9), f"{len(CONTENT):,}", 1),
+    "does not end": (write(OK + b"\r\n" + CONTENT + b"!", pause=9), f"{len(CONTENT):,}", 1),
     "does not speak HTTP": (write(b"garbage\r\n\r\n"), "", 1),
     "redirects in a circle": (write(REDIRECT, b"/file\r\n\r\n"), "", 1),
     "redirects to a file": (write(REDIRECT, b"file:///etc/passwd\r\n\r\n"), "URL", 1),
@@ -110,6 +110,7 @@ MISBEHAVING = {  # what it does, the value or the limit that the reason names, h
 
 @pytest.mark.parametrize(("respond", "value", "attempts"), MISBEHAVING.values(), ids=MISBEHAVING)
 def test_a_server_is_left_that(refusal, monkeypatch, respond, value, attempts):
+    monkeypatch.setattr("src.download.fetch.LARGEST", len(CONTENT))
     if value in ("READ_TIMEOUT", "DEADLINE"):  # whoever does answer has the time that a busy machine takes
         monkeypatch.setattr(f"src.download.fetch.{value}", 0.6)
         value = "1 s"
@@ -148,16 +149,16 @@ def test_a_certificate_counts_where_certifi_has_it(refusal, monkeypatch, tmp_pat
     with serve(send_content, self_signed_certificate(tmp_path)) as server:
         assert "certificate" in refusal(server.url)
         monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "server.pem"))
-        assert fetch("digits", [server.url], len(CONTENT), KNOWN_HASH) == CONTENT
+        assert fetch("digits", [server.url], KNOWN_HASH) == CONTENT
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
 def test_the_environments_proxy_is_asked_unless_no_proxy_names_the_host(monkeypatch, variable):
     with serve(send_content) as server:
         monkeypatch.setenv(variable, server.url)
-        fetch("digits", ["http://mirror.invalid/digits"], len(CONTENT), KNOWN_HASH)
+        fetch("digits", ["http://mirror.invalid/digits"], KNOWN_HASH)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        fetch("digits", [server.url], len(CONTENT), KNOWN_HASH)
+        fetch("digits", [server.url], KNOWN_HASH)
 
     assert server.paths == ["http://mirror.invalid/digits", "/file"]
 
@@ -171,7 +172,7 @@ def test_a_password_and_a_key_in_a_url_are_used_and_not_printed(capsys):
 
     with serve(look) as server, pytest.raises(FetchError) as error:
         url = f"{server.url}?key=SECRET".replace("//", "//me:SECRET@")
-        fetch("digits", [url, "HTTPS://me:SECRET@127.0.0.1:9/"], len(CONTENT), KNOWN_HASH)
+        fetch("digits", [url, "HTTPS://me:SECRET@127.0.0.1:9/"], KNOWN_HASH)
 
     assert used == ["/file?key=SECRET", "Basic bWU6U0VDUkVU"]
     assert "SECRET" not in f"{error.value.reasons} {capsys.readouterr().out}"
@@ -182,20 +183,29 @@ def test_a_password_and_a_key_in_a_url_are_used_and_not_printed(capsys):
 
 @pytest.fixture
 def mirror(tmp_path_factory, monkeypatch):
-    """The user's mirror: a folder with ten images as MNIST's packed files, and what these hold, by their names."""
-    images, labels = np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8)
-    arrays = zip(download.MNIST_SHA256, (images, labels, images[:5], labels[:5]), strict=True)
-    published = {name: encode_idx(array) for name, array in arrays}
+    """The user's mirror: a folder with ten images as MNIST's packed files, and the arrays of these, in their order."""
+    images, labels = np.arange(7840, dtype=np.uint8).reshape(10, 28, 28), np.arange(10, dtype=np.uint8)
+    arrays = [images, labels, images[:5], labels[:5]]
     folder = tmp_path_factory.mktemp("web")
-    for name, content in published.items():
-        packed = gzip.compress(content)
-        (folder / f"{name}.gz").write_bytes(packed)
-        monkeypatch.setitem(download.MNIST_SIZES, f"{name}.gz", len(packed))
-        monkeypatch.setitem(download.MNIST_SHA256, name, hashlib.sha256(content).hexdigest())
-    resources = [(name, hashlib.md5(packed).hexdigest()) for name, packed in files_in(folder).items()]
-    monkeypatch.setattr(download.MNIST, "resources", resources)
+    write_published(folder, arrays, PUBLISHED["mnist"], monkeypatch)
     monkeypatch.setenv("MNIST_MIRROR", str(folder))
-    return folder, published
+    return folder, arrays
+
+
+def write_published(folder: Path, arrays: list, source: type, monkeypatch) -> None:
+    """Write arrays as the packed files that torchvision knows of ``source``."""
+    resources = []
+    for (name, _), array in zip(source.resources, arrays, strict=True):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        packed = gzip.compress(header + array.tobytes())
+        (folder / name).write_bytes(packed)
+        resources.append((name, hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(source, "resources", resources)
+
+
+def written() -> list[np.ndarray]:
+    """What ``download`` wrote: images and labels for training and for the test."""
+    return [np.load(file) for files in IMAGES_FILES.values() for file in files]
 
 
 @pytest.mark.parametrize("kind", ["url", "folder"])
@@ -207,14 +217,28 @@ def test_the_users_mirror_is_asked_first_and_again_for_a_damaged_file(in_project
         if kind == "url":
             monkeypatch.setenv("MNIST_MIRROR", server.url)
         download.main()
-        for file in (RAW / "t10k-labels-idx1-ubyte", Path(".dvc/tmp/downloads/t10k-labels-idx1-ubyte.gz")):
+        for file in (IMAGES_FILES["test"][1], Path(".dvc/tmp/downloads/mnist/t10k-labels-idx1-ubyte.gz")):
             file.write_bytes(b"damaged")
         download.main()
 
-    assert files_in(RAW) == published
-    files = [*(RAW / name for name in published), *WRITERS_FILES.values()]
+    assert all(map(np.array_equal, written(), published))
+    files = [*itertools.chain(*IMAGES_FILES.values()), *WRITERS_FILES.values()]
     assert load_manifest().sha256 == {path.as_posix(): sha256(path) for path in files}
     assert CLOSED not in capsys.readouterr().out
+
+
+def test_what_was_published_as_mnist_was_comes_with_its_own_names_and_mirror(in_project, monkeypatch, tmp_path):
+    images, labels = np.arange(15680, dtype=np.uint8).reshape(20, 28, 28), np.arange(20, dtype=np.uint8) % 10
+    write_published(tmp_path, [images, labels, images[:10], labels[:10]], PUBLISHED["fashion_mnist"], monkeypatch)
+    monkeypatch.setenv("FASHION_MNIST_MIRROR", str(tmp_path))
+    in_project.set_params(dataset="fashion_mnist", weights="random")
+
+    download.main()
+
+    manifest = load_manifest()
+    assert (manifest.dataset, manifest.class_names[9]) == ("fashion_mnist", "Ankle boot")
+    assert manifest.mean == pytest.approx(images.mean() / 255, abs=1e-4)
+    assert manifest.std == pytest.approx(images.std() / 255, abs=1e-4)
 
 
 def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monkeypatch):
@@ -237,31 +261,34 @@ def test_the_full_mnist_passes_through_the_download(in_project, full_mnist, monk
 def test_the_sample_is_the_same_bytes_everywhere(in_project):
     download.main()
 
-    combined = hashlib.sha256(b"".join(content for _, content in sorted(files_in(RAW).items())))
-    assert combined.hexdigest() == "f6ae350a8a71921fe18aa4e9a3b8a0e0dff3c9159886857a9ffccacb5e618698"
+    combined = hashlib.sha256(b"".join(array.tobytes() for array in written()))
+    assert combined.hexdigest() == "1f9737060cd76992b29b54c835df0c8a96771b3cd4c8dbf9e534b7950df31a12"
 
 
 def test_going_back_after_an_experiment_without_weights_takes_no_network(in_project, mirror, monkeypatch):
     folder, published = mirror
     (folder / "weights.pth").write_bytes(CONTENT)
-    monkeypatch.setattr(initial_weights, "TORCHVISION_SHA256", hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setattr(initial_weights, "TORCHVISION_SIZE", len(CONTENT))
-    monkeypatch.setattr(initial_weights, "TORCHVISION_URL", str(folder / "weights.pth"))
+    file = WEIGHTS.with_name(f"resnet18-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth")
+    source = SimpleNamespace(name="IMAGENET1K_V1", url=str(folder / "weights.pth"))
+    monkeypatch.setitem(initial_weights.TORCHVISION, "resnet18", source)
+    monkeypatch.setitem(initial_weights.TORCHVISION_FILES, "resnet18", file)
+    monkeypatch.setattr(initial_weights, "WEIGHTS_FILES", (file, *initial_weights.WEIGHTS_FILES))
+    monkeypatch.setattr(download, "WEIGHTS_FILES", initial_weights.WEIGHTS_FILES)
     in_project.set_params(dataset="mnist", weights="torchvision", offline_fallback=False)
     download.main()
     before = load_manifest()
     assert before.initial_weights == "imagenet1k_v1"
     in_project.set_params(dataset="sample", weights="random")
     download.main()
-    assert list(files_in(WEIGHTS.parent)) == ["README.txt"]
+    assert [file.name for file in WEIGHTS.parent.iterdir()] == ["README.txt"]
 
     shutil.rmtree(folder)
     in_project.set_params(dataset="mnist", weights="torchvision")
     download.main()
 
     assert load_manifest() == before
-    assert WEIGHTS.read_bytes() == CONTENT
-    assert files_in(RAW) == published
+    assert file.read_bytes() == CONTENT
+    assert all(map(np.array_equal, written(), published))
 
 
 def test_without_a_network_the_download_warns_and_takes_the_sample(in_project, capsys):
@@ -283,7 +310,7 @@ def test_without_a_network_the_download_warns_and_takes_the_sample(in_project, c
     [
         ({"dataset": "mnist", "offline_fallback": False}, "", ("MNIST_MIRROR", "dataset=sample")),
         ({"dataset": "mnist"}, "no/such/copy", ("no/such/copy", "MNIST_MIRROR", "offline_fallback=true")),
-        ({"weights": "torchvision"}, "", ("weights=imagenet", "weights=FILE")),
+        ({"weights": "torchvision"}, "", ("weights=random", "weights=FILE")),
     ],
 )
 def test_without_a_fallback_or_a_source_that_the_user_names_the_run_ends_with_the_sources_and_ways_out(
@@ -300,7 +327,7 @@ def test_without_a_fallback_or_a_source_that_the_user_names_the_run_ends_with_th
     assert not Path("data/manifest.json").exists()
 
 
-@pytest.mark.parametrize("name", ["data/mnist/MNIST/raw/train-images-idx3-ubyte.gz", "data/weights/mine.pth"])
+@pytest.mark.parametrize("name", ["data/images/mine.npy", "data/weights/mine.pth"])
 def test_a_strangers_file_is_named_and_stays(in_project, name):
     Path(name).parent.mkdir(parents=True)
     Path(name).write_bytes(b"mine")
@@ -312,10 +339,10 @@ def test_a_strangers_file_is_named_and_stays(in_project, name):
 
 
 def test_what_a_kill_left_is_gone_after_the_run_and_what_a_file_manager_left_disturbs_nobody(in_project):
-    RAW.mkdir(parents=True)
-    for name in (".train-images-idx3-ubyte.partial", ".DS_Store"):
-        (RAW / name).write_bytes(b"left")
+    IMAGES_DIR.mkdir(parents=True)
+    for name in (".train_images.npy.partial", ".DS_Store"):
+        (IMAGES_DIR / name).write_bytes(b"left")
 
     download.main()
 
-    assert [path.name for path in RAW.glob(".*")] == [".DS_Store"]
+    assert [path.name for path in IMAGES_DIR.glob(".*")] == [".DS_Store"]

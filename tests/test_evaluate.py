@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.training import MACHINE
+from helpers.training import MACHINE, MNIST_INPUT
 
 from src.evaluate.stage import (
     calibration_table,
@@ -74,9 +74,9 @@ def test_the_answer_of_several_copies_is_the_mean_over_the_image_and_its_shifts_
     images[0, 10, 10], images[1, 20, 5] = 255, 255
     model = torch.nn.Flatten()  # the logits are the pixels
 
-    found = predict_probabilities(model, images, 28, MACHINE, 5)
+    found = predict_probabilities(model, images, MNIST_INPUT, MACHINE, 5)
 
-    plain = [to_input(images.roll(shift, (1, 2)), 28).flatten(1).double().softmax(1) for shift in SHIFTS[:5]]
+    plain = [to_input(images.roll(shift, (1, 2)), MNIST_INPUT).flatten(1).double().softmax(1) for shift in SHIFTS[:5]]
     torch.testing.assert_close(found, torch.stack(plain).mean(0))
     brightest = [set(each.topk(5).indices.tolist()) for each in found]
     assert brightest == [{y * 28 + x + step for step in (0, 1, -1, 28, -28)} for y, x in ((10, 10), (20, 5))]

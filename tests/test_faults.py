@@ -170,7 +170,7 @@ def test_a_signal_lets_the_batch_end_saves_and_says_how_to_go_on(undisturbed, tm
 
 
 def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
-    content = encode_model(build_model(10), {"class_names": list("0123456789")})
+    content = encode_model(build_model("resnet18", 10), {"class_names": list("0123456789")})
     header = 8 + int.from_bytes(content[:8], "little")
     count = tries("model file mutated", quick=6, full=60)
     for first, last in ((0, header), (header, None)):
@@ -192,7 +192,7 @@ def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
 @pytest.mark.parametrize(
     ("stage", "room", "named"),
     [
-        slow("download", 2000, "data/mnist/MNIST/raw/train-images-idx3-ubyte"),
+        slow("download", 2000, "data/images/train_images.npy"),
         slow("train", 2000, "models/model.safetensors"),
         ("evaluate", 2, "metrics/evaluate/predictions.csv"),
         slow("report", 2, "metrics/report/"),

@@ -8,10 +8,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.training import MACHINE
+from helpers.training import MACHINE, MNIST_INPUT
 from torch import nn
 
-from src.resnet.inference import inference_batch_size, predict_logits, to_input
+from src.resnet.inference import predict_logits, to_input
 from src.resnet.machine import Machine
 from src.resnet.network import TrimmedConv2d, build_model, trim, untrim
 
@@ -21,7 +21,7 @@ def plain():
     """A network that is not trimmed. Read it only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_model(10)
+        return build_model("resnet18", 10)
 
 
 def draw(*shape) -> torch.Tensor:
@@ -136,18 +136,18 @@ def test_each_image_gets_its_logits_in_batches_of_so_many_pixels_at_most(monkeyp
     monkeypatch.setattr("src.resnet.inference.BATCH_PIXELS", 3 * 28 * 28)
     network = FirstPixels().train()
 
-    logits = predict_logits(network, eight_images, 28, MACHINE)
+    logits = predict_logits(network, eight_images, MNIST_INPUT, MACHINE)
 
     assert network.sizes == [3, 3, 2]
-    assert torch.equal(logits, to_input(eight_images, 28)[:, 0, 0, :10])
-    assert inference_batch_size(56) == 1  # whose batch would be none
+    assert torch.equal(logits, to_input(eight_images, MNIST_INPUT)[:, 0, 0, :10])
+    assert MNIST_INPUT._replace(image_size=56).batch_size == 1  # whose batch would be none
 
 
 def test_logits_are_computed_in_the_machines_precision_and_given_in_float32(eight_images):
     network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
 
-    exact = predict_logits(network, eight_images, 28, MACHINE)
-    rounded = predict_logits(network, eight_images, 28, Machine(torch.device("cpu"), torch.bfloat16))
+    exact = predict_logits(network, eight_images, MNIST_INPUT, MACHINE)
+    rounded = predict_logits(network, eight_images, MNIST_INPUT, Machine(torch.device("cpu"), torch.bfloat16))
 
     assert exact.dtype == rounded.dtype == torch.float32
     assert torch.equal(rounded, rounded.bfloat16().float())

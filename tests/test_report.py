@@ -11,7 +11,7 @@ from helpers.colours import LEAST_OF_TEXT, contrast
 from helpers.project import quick_params
 from PIL import Image
 
-from src.mnist.dataset import CLASS_NAMES, load_images, load_manifest
+from src.images.dataset import DIGITS, load_images, load_manifest
 from src.pipeline.process import UserError
 from src.report import figures, stage
 from src.report.page import write_page
@@ -24,7 +24,9 @@ FULL = quick_params(dataset="mnist", weights="imagenet", epochs=3)
 RUN = {
     "device": "NVIDIA H100",
     "threads": 16,
+    "network": "resnet18",
     "dataset": "mnist",
+    "test_split": "published",
     "validation_split": "writer",
     "initial_weights": "imagenet1k_v1",
 }
@@ -92,7 +94,8 @@ def test_the_stage_draws_and_writes_down_the_figures_of_the_run_and_the_test_ima
         assert curves["test"] == [np.genfromtxt(f"metrics/train/plots/metrics/test/{name}.tsv")[1, 1]]
     images, actual, predicted, confidences, names, doubted = drawn["most_confident_mistakes"]
     assert not doubted.any()  # the numbers of such images are of the whole set
-    assert all(map(np.array_equal, (images, actual), load_images(load_manifest(), "test")))
+    test_set = load_images(load_manifest(), "test")
+    assert all(map(np.array_equal, (images, actual), (test_set.images, test_set.labels)))
     assert all(map(np.array_equal, drawn["confusion_matrix"], (actual, predicted, names)))
     test = json.loads(Path("metrics/evaluate/metrics.json").read_text())["test"]
     assert (predicted != actual).sum() == test["errors"]
@@ -216,7 +219,7 @@ def test_the_sheet_shows_the_mistakes_in_order_of_falling_confidence(as_figures,
         predicted[index], confidences[index] = (labels[index] + 1) % 10, confidence
 
     doubted = np.arange(len(labels)) % 2 == 0
-    sheet = figures.most_confident_mistakes(images, labels, predicted, confidences, CLASS_NAMES, doubted)
+    sheet = figures.most_confident_mistakes(images, labels, predicted, confidences, DIGITS, doubted)
 
     cells = [cell for cell in sheet.axes if cell.images]
     for cell, index in zip(cells, shown, strict=True):

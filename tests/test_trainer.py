@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers.processes import run_processes
 from helpers.project import quick_params, slow
-from helpers.training import MACHINE, Killed, StopAt, differences, small_model, small_params, small_sets
+from helpers.training import MACHINE, MNIST_INPUT, Killed, StopAt, differences, small_model, small_params, small_sets
 from torch import nn
 
 from src.pipeline.process import Interrupted, UserError
@@ -99,8 +99,9 @@ def new_state(**values) -> TrainingState:
 @pytest.fixture(scope="module")
 def batch(digits):
     """A batch for the small model."""
-    images, labels = map(torch.from_numpy, small_sets(digits)["train"])
-    return Batch(to_input(images, 28), labels, len(labels))
+    train = small_sets(digits)["train"]
+    images, labels = map(torch.from_numpy, (train.images, train.labels))
+    return Batch(to_input(images, MNIST_INPUT), labels, len(labels))
 
 
 def test_each_step_takes_its_rate_from_the_schedule(batch):
@@ -172,7 +173,9 @@ def test_the_loss_of_a_step_is_smoothed_as_asked_and_what_is_reported_is_not(bat
 def new_trainer(digits, model=None, **values) -> Trainer:
     """A trainer of the small model that has taken no step, with an empty checkpoint."""
     model = model or small_model()
-    return Trainer(small_params(**values), model, small_sets(digits), MACHINE, ProcessGroup(), Checkpoint({}))
+    return Trainer(
+        small_params(**values), MNIST_INPUT, model, small_sets(digits), MACHINE, ProcessGroup(), Checkpoint({})
+    )
 
 
 def test_the_metrics_of_each_set_are_those_of_the_model_that_is_saved(digits):
@@ -183,8 +186,9 @@ def test_the_metrics_of_each_set_are_those_of_the_model_that_is_saved(digits):
     assert trainer.state.history == [results]
     assert not trainer.state.totals.totals.any()  # the next epoch's means are of its own images
     for name in ("validation", "test"):
-        images, labels = map(torch.from_numpy, small_sets(digits)[name])
-        logits = trainer.model(to_input(images, 28)).double()
+        data = small_sets(digits)[name]
+        images, labels = map(torch.from_numpy, (data.images, data.labels))
+        logits = trainer.model(to_input(images, MNIST_INPUT)).double()
         assert results[name].loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)  # fp32's
         assert results[name].accuracy == (logits.argmax(1) == labels).sum().item() / len(labels)
 
@@ -230,7 +234,7 @@ def test_a_last_step_that_spoils_the_model_is_an_error(digits, monkeypatch):
 
 def train_to_the_end(params, sets, group, checkpoint, stop) -> dict:
     """Train the `small_model` from ``checkpoint`` on as ``src.train`` does; return all that there is at the end."""
-    trainer = Trainer(params, small_model(), sets, MACHINE, group, checkpoint)
+    trainer = Trainer(params, MNIST_INPUT, small_model(), sets, MACHINE, group, checkpoint)
     trainer.resume()
     while not trainer.done:
         trainer.run_epoch(stop)

@@ -2,17 +2,19 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from helpers.project import QUICK, ROOT
-from helpers.training import write_data
+from helpers.training import MNIST_INPUT, write_data
 from PIL import Image
 from torchvision import transforms
 
+from src.images.dataset import Images
 from src.pipeline.params import Params
 from src.resnet.model_file import load_model
-from src.train.batches import Batches
+from src.train.batches import Batches, ImagesOnDevice
 from src.train.processes import ProcessGroup
 
 GREY_LEVEL = 1 / 255 / 0.3081  # of a normalised image
@@ -51,9 +53,10 @@ def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(p
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
     theirs = torch.stack([transform(Image.fromarray(image)) for image in images])
-    numbers = torch.arange(len(images))  # as labels, they undo the shuffling
+    data = Images(images, np.arange(len(images)))  # labels that undo the shuffling
 
-    batches = list(Batches(torch.from_numpy(images), numbers, params, ProcessGroup()).epoch(0))
+    form = MNIST_INPUT._replace(image_size=224)
+    batches = list(Batches(ImagesOnDevice(data, torch.device("cpu")), params, form, ProcessGroup()).epoch(0))
     ours = torch.cat([batch.inputs for batch in batches])
     order = torch.cat([batch.labels for batch in batches])
 

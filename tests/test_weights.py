@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.project import QUICK, ROOT, quick_params
-from helpers.training import FROM_RANDOM_WEIGHTS, differences
+from helpers.training import FROM_RANDOM_WEIGHTS, MNIST_INPUT, differences
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet18
 
 from src.download.int8 import dequantise, quantise
 from src.download.stage import main as download
-from src.mnist.dataset import load_manifest
+from src.images.dataset import DIGITS, load_manifest
 from src.pipeline.files import sha256
 from src.pipeline.process import UserError
 from src.resnet.model_file import encode_model, load_model, model_metadata
@@ -71,10 +71,10 @@ def checkpoint(state: dict) -> dict:
     ],
 )
 def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file, shape, stored, expected):
-    state, model = shape(published), build_model(10)
+    state, model = shape(published), build_model("resnet18", 10)
     write(stored({name: tensor.contiguous() for name, tensor in state.items()}), tmp_path / file)
 
-    load_weights(model, read_weights(tmp_path / file), "sum")
+    load_weights(model, read_weights(tmp_path / file, "resnet18"), "sum")
 
     assert changed(model, state) == expected
 
@@ -82,7 +82,7 @@ def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize("conv1_init", ["sum", "mean", "new"])
 def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init, dtype):
-    model, image = build_model(10), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    model, image = build_model("resnet18", 10), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     kernels = published[CONV1].to(dtype)
     rgb = F.conv2d(image.expand(-1, 3, -1, -1), kernels.float(), stride=2, padding=3)
     expected = {"sum": rgb, "mean": rgb / 3, "new": model.conv1(image)}[conv1_init]
@@ -117,7 +117,7 @@ def test_a_file_of_something_else_is_one_line_that_names_what_is_wrong(
     torch.save(content(published), "w.pth")
 
     with pytest.raises(UserError, match=f"^w.pth .*{named}[^\n]*$"):
-        read_weights(Path("w.pth"))
+        read_weights(Path("w.pth"), "resnet18")
 
     assert not Path("sprung").exists()
 
@@ -141,7 +141,7 @@ def test_the_projects_weights_are_unpacked_to_what_they_were_made_of_but_for_rou
     download_with(weights="imagenet")
     file = load_manifest().weights_file
 
-    state = read_weights(file)
+    state = read_weights(file, "resnet18")
     again = dequantise(quantise(state))
 
     packed = load_file("data/imagenet/resnet18.safetensors")
@@ -154,7 +154,7 @@ def test_the_projects_weights_are_the_full_ones_to_half_a_step_of_each_channel()
     full = os.environ.get("FULL_WEIGHTS")
     if not full:
         pytest.skip("needs the weights before they were rounded: point FULL_WEIGHTS at their file")
-    packed, expected = load_file(ROOT / "data/imagenet/resnet18.safetensors"), read_weights(Path(full))
+    packed, expected = load_file(ROOT / "data/imagenet/resnet18.safetensors"), read_weights(Path(full), "resnet18")
 
     assert differences(quantise(expected), packed) == []
     for name, tensor in dequantise(packed).items():
@@ -205,10 +205,10 @@ def test_what_a_file_does_not_give_is_a_function_of_the_seed_alone():
 
 
 def test_a_model_survives_its_file_which_has_the_same_bytes_each_time(tmp_path):
-    model, file = build_model(10).eval(), tmp_path / "model.safetensors"
+    model, file = build_model("resnet18", 10).eval(), tmp_path / "model.safetensors"
     with pytest.raises(UserError, match=f"{file}: .*dvc repro train"):
         load_model(file)
-    content = encode_model(model, model_metadata(28))
+    content = encode_model(model, model_metadata("resnet18", DIGITS, MNIST_INPUT))
     file.write_bytes(content)
 
     again, metadata = load_model(file)
@@ -216,5 +216,5 @@ def test_a_model_survives_its_file_which_has_the_same_bytes_each_time(tmp_path):
     assert differences(again.state_dict(), model.state_dict()) == []
     assert not again.training
     assert metadata["image_size"] == 28
-    assert changed(model, read_weights(file)) == []
-    assert {encode_model(model, model_metadata(28)) for _ in range(5)} == {content}
+    assert changed(model, read_weights(file, "resnet18")) == []
+    assert {encode_model(model, model_metadata("resnet18", DIGITS, MNIST_INPUT)) for _ in range(5)} == {content}

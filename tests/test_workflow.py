@@ -95,7 +95,7 @@ def test_an_edit_made_while_a_stage_runs_never_stands_in_the_lock_as_what_it_ran
     ("name", "command"),
     [
         ("models/model.safetensors", "dvc repro train"),
-        ("data/mnist/MNIST/raw/t10k-labels-idx1-ubyte", "dvc repro -f download"),
+        ("data/images/test_labels.npy", "dvc repro -f download"),
     ],
 )
 def test_a_file_that_was_cut_short_is_a_clear_line(trained, fails, name, command):

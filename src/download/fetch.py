@@ -24,6 +24,7 @@ from src.pipeline.project import project_root
 CONNECT_TIMEOUT = 6.0  # seconds for a host's name, all its addresses, a proxy and TLS together
 READ_TIMEOUT = 30.0  # seconds without data
 DEADLINE = 600.0  # seconds for one attempt as a whole, from the host's name to the last byte
+LARGEST = 2**28  # bytes, of any file: a source that sends more is left
 ATTEMPTS = 3
 BACKOFF = 1.0  # seconds before the second attempt, twice that before the third
 
@@ -44,14 +45,13 @@ class SourceError(Exception):
         self.passing = passing  # another attempt may help
 
 
-def fetch(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
+def fetch(name: str, sources: list[str], known_hash: str) -> bytes:
     """Read a file from the first source that has it whole and right, and say which source is asked.
 
     Args:
         name: of the file, for the lines that are printed.
         sources: URLs (http, https) or paths of files, tried in this order.
-        size: in bytes; a source that sends more is left at once.
-        known_hash: such as ``md5:…`` or ``sha256:…``, in hex.
+        known_hash: such as ``md5:…`` or ``sha256:…``, in hex; its beginning is enough, as for `torch.hub`.
 
     Raises:
         FetchError: no source has it.
@@ -63,7 +63,7 @@ def fetch(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
             again = f", attempt {attempt} of {ATTEMPTS}" if attempt > 1 else ""
             print(f"download: asking {_public(source)}{again}{f' ({limits})' if _is_url(source) else ''}")
             try:
-                return _read(source, name, size, known_hash)
+                return _read(source, name, known_hash)
             except SourceError as error:
                 if not error.passing or attempt == ATTEMPTS:
                     reasons.append(f"{_public(source)}: {error}")
@@ -73,26 +73,18 @@ def fetch(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
     raise FetchError(name, reasons)
 
 
-def _read(source: str, name: str, size: int, known_hash: str) -> bytes:
+def _read(source: str, name: str, known_hash: str) -> bytes:
     try:
-        if _is_url(source):
-            content = asyncio.run(_read_url(source, name, size))
-        else:
-            with Path(source).open("rb") as file:
-                content = file.read(size + 1)
+        content = asyncio.run(_read_url(source, name)) if _is_url(source) else Path(source).read_bytes()
     except OSError as error:
         raise SourceError(f"can't be read: {error.strerror or error}") from error
-    if len(content) > size:
-        raise SourceError(f"sends more than the {size:,} bytes of {name}")
-    if len(content) < size:
-        raise SourceError(f"ends after {len(content):,} of {size:,} bytes", passing=_is_url(source))
     algorithm, _, expected = known_hash.partition(":")
-    if hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() != expected:
+    if not hashlib.new(algorithm, content, usedforsecurity=False).hexdigest().startswith(expected):
         raise SourceError("sends a file with the wrong hash")
     return content
 
 
-async def _read_url(url: str, name: str, size: int) -> bytes:
+async def _read_url(url: str, name: str) -> bytes:
     asyncio.get_running_loop().set_default_executor(_Resolvers())
     logging.getLogger("aiohttp.client").setLevel(logging.ERROR)  # it warns of proxies that `_choose_proxy` sees to
     certificates = ssl.create_default_context()
@@ -107,13 +99,14 @@ async def _read_url(url: str, name: str, size: int) -> bytes:
     content = bytearray()
     try:
         async with clock, session, session.get(url, raise_for_status=True, middlewares=[_choose_proxy]) as response:
+            size = response.content_length
             with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
                 # aiohttp stops at a malformed chunk without an error, and its own time-out does not end the wait.
                 while chunk := await asyncio.wait_for(response.content.readany(), READ_TIMEOUT):
                     content += chunk
                     bar.update(len(chunk))
-                    if len(content) > size:
-                        break
+                    if len(content) > LARGEST:
+                        raise SourceError(f"sends more than {LARGEST:,} bytes")
     except aiohttp.ConnectionTimeoutError as error:  # many of these types are kinds of others: the order matters
         raise SourceError(f"can't be reached within {CONNECT_TIMEOUT:.0f} s") from error
     except TimeoutError as error:
@@ -168,14 +161,14 @@ def _public(source: str) -> str:
     return re.sub(r"(?<=//)[^/]*@|\?.*", "", source) if _is_url(source) else source
 
 
-def fetch_and_keep(name: str, sources: list[str], size: int, known_hash: str) -> bytes:
+def fetch_and_keep(name: str, sources: list[str], known_hash: str) -> bytes:
     """Do what `fetch` does, once: all runs of this project share what was fetched.
 
     The stage's folders hold what the last run used. An experiment with the sample or other weights takes the rest away,
     and going back needs no network.
     """
     kept = project_root() / ".dvc" / "tmp" / "downloads" / name
-    content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], size, known_hash)
+    content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], known_hash)
     if not has_sha256(kept, hashlib.sha256(content).hexdigest()):
         with contextlib.suppress(UserError):  # this run goes on without the copy
             write_file(kept, content, suffix=f".{os.getpid()}")  # two runs of the queue may be at it

@@ -45,4 +45,4 @@ def dequantise(quantised: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 if __name__ == "__main__":
-    write_file(IMAGENET_FILE, safetensors.torch.save(quantise(read_weights(Path(sys.argv[1])))))
+    write_file(IMAGENET_FILE, safetensors.torch.save(quantise(read_weights(Path(sys.argv[1]), "resnet18"))))

@@ -1,10 +1,17 @@
-"""Stage ``download``: MNIST, the weights to start from, and a manifest of both. The only stage that uses a network."""
+"""Stage ``download``: the images, the weights to start from, and a manifest of both. It alone uses a network."""
 
-import gzip
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from torchvision.datasets import MNIST
+import numpy as np
+from numpy.lib.format import write_array_header_1_0
+from tqdm import tqdm
 
-from src.download.fetch import FetchError, fetch_and_keep, from_environment, has_sha256
+from src.download.fetch import FetchError, from_environment
+from src.download.folder import find_pictures
 from src.download.initial_weights import (
     RANDOM,
     WEIGHTS_FILES,
@@ -14,30 +21,15 @@ from src.download.initial_weights import (
     remove_other_weights,
     unpack_imagenet,
 )
-from src.download.sample import sample_files
-from src.mnist.dataset import Manifest
-from src.pipeline.files import sha256, write_file, write_json
+from src.download.published import PUBLISHED, class_names, fetch_published, mirror_variable
+from src.download.sample import load_sample
+from src.images.dataset import DIGITS, Manifest, load_manifest
+from src.pipeline.files import replace_file, sha256, write_json
 from src.pipeline.params import load_params
-from src.pipeline.paths import MANIFEST_FILE, MNIST_DIR, RAW_DIR, TRY_AGAIN, WEIGHTS_DIR, WRITERS_FILES
+from src.pipeline.paths import IMAGES_DIR, IMAGES_FILES, MANIFEST_FILE, TRY_AGAIN, WEIGHTS_DIR, WRITERS_FILES
 from src.pipeline.process import UserError, require_unchanged_inputs
 
-MNIST_SIZES = {  # bytes, of the published .gz files; torchvision has their MD5 sums
-    "train-images-idx3-ubyte.gz": 9_912_422,
-    "train-labels-idx1-ubyte.gz": 28_881,
-    "t10k-images-idx3-ubyte.gz": 1_648_877,
-    "t10k-labels-idx1-ubyte.gz": 4_542,
-}
-MNIST_SHA256 = {  # of the same files, unpacked
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-IMAGE_COUNTS = {"mnist": (60_000, 10_000), "sample": (4_000, 1_000)}  # for training and for the test
-WITHOUT_TORCHVISION = "-S weights=imagenet, or -S weights=FILE with a copy of that file"
-WITHOUT_MNIST = (
-    "point MNIST_MIRROR at a copy (a URL or a path), or -S dataset=sample, or unset it, with offline_fallback=true"
-)
+WITHOUT_TORCHVISION = "-S weights=random, or -S weights=FILE with a copy of that file"
 SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file managers; .dvcignore names them
 
 
@@ -47,59 +39,123 @@ def main() -> None:
 
     # The initial weights. A wrong file of the user's own ends this before anything is written.
     if params.weights == "imagenet":
-        initial_weights = unpack_imagenet()
+        initial_weights = unpack_imagenet(params.network)
     elif params.weights == "random":
         initial_weights = RANDOM
     elif params.weights != "torchvision":
-        initial_weights = copy_own(params.weights)
+        initial_weights = copy_own(params.weights, params.network)
     else:
         try:
-            initial_weights = download_torchvision()
+            initial_weights = download_torchvision(params.network)
         except FetchError as error:
             raise UserError(explain(error, WITHOUT_TORCHVISION)) from error
 
-    # MNIST, or the sample where it can't be downloaded.
-    dataset, warnings = params.dataset, []
-    if dataset == "mnist":
-        try:
-            download_mnist()
-        except FetchError as error:
-            if not params.offline_fallback or from_environment("MNIST_MIRROR"):  # who names a source wants its data
-                raise UserError(explain(error, WITHOUT_MNIST)) from error
-            dataset = "sample"
-            warnings = [
-                "MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.",
-                *error.reasons,
-                f"Once the network is there: {TRY_AGAIN}",
-            ]
-    if dataset == "sample":
-        for name, content in sample_files().items():
-            write_file(RAW_DIR / name, content)
+    # The images, or the sample where MNIST can't be downloaded.
+    warnings = []
+    try:
+        data = write_images(params.dataset, params.image_size)
+    except FetchError as error:
+        variable = mirror_variable(params.dataset)
+        fallback = params.offline_fallback and params.dataset == "mnist"
+        if not fallback or from_environment(variable):  # who names a source wants its data
+            ways_out = f"point {variable} at a copy (a URL or a path), or -S dataset=sample"
+            if params.dataset == "mnist":
+                ways_out += ", or unset it, with offline_fallback=true"
+            raise UserError(explain(error, ways_out)) from error
+        data = write_images("sample", params.image_size)
+        warnings = [
+            "MNIST could not be downloaded: going on with a SAMPLE of 5,000 images.",
+            *error.reasons,
+            f"Once the network is there: {TRY_AGAIN}",
+        ]
 
     # The manifest of both.
     require_unchanged_inputs()
     remove_other_weights(initial_weights)
-    write_manifest(dataset, initial_weights)
+    manifest = describe(data, initial_weights)
+    write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
     if warnings:
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
-    print(f"download: {dataset}, initial weights {initial_weights.name}; see {MANIFEST_FILE}")
+    print(
+        f"download: {manifest.dataset}, {manifest.training_images:,} images for training and "
+        f"{manifest.test_images:,} for the test, of {len(manifest.class_names)} classes; "
+        f"initial weights {manifest.initial_weights}; see {MANIFEST_FILE}"
+    )
 
 
-def download_mnist() -> None:
-    """Bring MNIST's four files to ``data/mnist``, unpacked. Files that are already there and right are not fetched.
+def write_images(dataset: str, image_size: int) -> dict[str, Any]:
+    """Write the images and labels of a data set to ``data/images``, and return what the manifest says of them.
 
-    ``MNIST_MIRROR``, a URL or a folder, is tried before torchvision's mirrors.
+    Args:
+        dataset: the parameter.
+        image_size: side of the user's own pictures, in pixels. What was published keeps its own.
 
     Raises:
-        FetchError: none of them has one of the files.
+        FetchError: no source has one of the published files.
+        UserError: the user's folder is not as it should be.
     """
-    mirrors = [*from_environment("MNIST_MIRROR"), *MNIST.mirrors]
-    for name, md5 in MNIST.resources:
-        path = RAW_DIR / name.removesuffix(".gz")
-        if not has_sha256(path, MNIST_SHA256[path.name]):
-            sources = [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors]
-            content = fetch_and_keep(name, sources, MNIST_SIZES[name], f"md5:{md5}")
-            write_file(path, gzip.decompress(content))
+    if dataset in PUBLISHED and (known := read_known(dataset)):
+        return known
+    test_split = "published"
+    if dataset == "sample":
+        names, sets = DIGITS, load_sample()
+    elif dataset in PUBLISHED:
+        names, sets = class_names(dataset), fetch_published(dataset)
+    else:
+        names, sets, has_test = find_pictures(dataset, image_size)
+        test_split = "published" if has_test else "class"
+    written = {name: write_set(name, part.images, part.labels) for name, part in sets.items()}
+    side, mean, std = written["train"]
+    return {
+        "dataset": Path(dataset).name,
+        "class_names": names,
+        "side": side,
+        "mean": mean,
+        "std": std,
+        "training_images": len(sets["train"].labels),
+        "test_images": len(sets["test"].labels),
+        "test_split": test_split,
+    }
+
+
+def read_known(dataset: str) -> dict[str, Any] | None:
+    """Read what the manifest says of published images that are all there, so that no network is needed for them."""
+    try:
+        manifest = load_manifest()
+        for file in itertools.chain(*IMAGES_FILES.values()):
+            manifest.check(file)
+    except UserError:
+        return None
+    fields = set(Manifest.model_fields) - {"validation_split", "initial_weights", "weights_file", "sha256"}
+    return manifest.model_dump(include=fields) if manifest.dataset == dataset else None
+
+
+def write_set(name: str, images: Iterable[np.ndarray], labels: np.ndarray) -> tuple[int, float, float]:
+    """Write the images, one after the other, and the labels of a set.
+
+    Args:
+        name: ``train`` or ``test``.
+        images: N of them, (S, S) uint8 each.
+        labels: (N,) int64.
+
+    Returns:
+        S, and to four digits the mean and the standard deviation of all pixels scaled to [0, 1].
+    """
+    images_file, labels_file = IMAGES_FILES[name]
+    total = squares = 0
+    with replace_file(images_file) as partial, partial.open("wb") as file:
+        for image in tqdm(images, name, len(labels), disable=None, leave=False, unit=" images"):
+            if not file.tell():
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(labels), *image.shape)}
+                write_array_header_1_0(file, header)
+            file.write(image.tobytes())
+            total += int(image.sum(dtype=np.int64))
+            squares += int(np.square(image, dtype=np.int64).sum())
+    with replace_file(labels_file) as partial, partial.open("wb") as file:
+        np.save(file, labels)
+    pixels = len(labels) * image.size
+    mean = total / pixels / 255
+    return len(image), round(mean, 4), round(math.sqrt(squares / pixels / 255**2 - mean**2), 4)
 
 
 def clean_up() -> None:
@@ -108,32 +164,28 @@ def clean_up() -> None:
     Raises:
         UserError: a file lies there that this stage did not write.
     """
-    ours = {RAW_DIR / name for name in MNIST_SHA256} | {*WEIGHTS_FILES}
+    ours = {*itertools.chain(*IMAGES_FILES.values()), *WEIGHTS_FILES}
     left_by_a_kill = {path.with_name(f".{path.name}.partial") for path in ours}
-    for path in sorted([*MNIST_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
+    for path in sorted([*IMAGES_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
         if path in left_by_a_kill:
             path.unlink()
         elif path.is_file() and path not in ours and not any(path.match(name) for name in SYSTEM_FILES):
             raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 
-def write_manifest(dataset: str, weights: InitialWeights) -> None:
-    """Write ``data/manifest.json``."""
-    files = [RAW_DIR / name for name in MNIST_SHA256] + ([weights.file] if weights.file else [])
-    knows_writers = dataset == "mnist"
+def describe(data: dict[str, Any], weights: InitialWeights) -> Manifest:
+    """Describe the images, as `write_images` does, and the weights with the hash of each file."""
+    knows_writers = data["dataset"] == "mnist"
+    files = [*itertools.chain(*IMAGES_FILES.values()), *([weights.file] if weights.file else [])]
     if knows_writers:
         files += WRITERS_FILES.values()
-    training_images, test_images = IMAGE_COUNTS[dataset]
-    manifest = Manifest(
-        dataset=dataset,
-        training_images=training_images,
-        test_images=test_images,
+    return Manifest(
+        **data,
         validation_split="writer" if knows_writers else "class",
         initial_weights=weights.name,
         weights_file=weights.file,
         sha256={path.as_posix(): sha256(path) for path in files},
     )
-    write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
 def explain(error: FetchError, ways_out: str) -> str:

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 
-from src.mnist.dataset import load_images, load_manifest, load_writers
+from src.images.dataset import load_images, load_manifest, load_writers
 from src.pipeline.files import write_json, write_table
 from src.pipeline.params import load_params
 from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
 from src.pipeline.process import require_unchanged_inputs
-from src.resnet.inference import predict_logits, predict_probabilities
+from src.resnet.inference import InputFormat, predict_logits, predict_probabilities
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
 from src.resnet.network import trim
@@ -26,14 +26,15 @@ def main() -> None:
 
     # Load the model and the test images.
     model, metadata = load_model(MODEL_FILE)
-    class_names, image_size = metadata["class_names"], metadata["image_size"]
-    model = trim(model, image_size).to(machine.device).to(memory_format=torch.channels_last)
+    class_names, form = metadata["class_names"], InputFormat.of_model(metadata)
+    model = trim(model, form.image_size).to(machine.device).to(memory_format=torch.channels_last)
     manifest = load_manifest()
-    images, actual = load_images(manifest, "test")
+    test_set = load_images(manifest, "test")
+    images, actual = torch.from_numpy(test_set.images), test_set.labels
     writers = load_writers(manifest, "test")
 
     # Predict.
-    logits = predict_logits(model, torch.from_numpy(images), image_size, machine).cpu()
+    logits = predict_logits(model, images, form, machine).cpu()
     confidences, predicted = (tensor.numpy() for tensor in logits.double().softmax(1).max(1))
 
     # Compare with the truth.
@@ -48,7 +49,7 @@ def main() -> None:
         "calibration_error": expected_calibration_error(calibration),
     }
     if params.tta > 1:
-        averaged = predict_probabilities(model, torch.from_numpy(images), image_size, machine, params.tta)
+        averaged = predict_probabilities(model, images, form, machine, params.tta)
         errors = int((averaged.argmax(1).numpy() != actual).sum())
         loss = F.nll_loss(averaged.log(), torch.from_numpy(actual)).item()
         test["tta"] = {"copies": params.tta, "loss": loss, "accuracy": 1 - errors / len(actual), "errors": errors}

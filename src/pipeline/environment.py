@@ -17,7 +17,7 @@ KEPT = {
     "the language and the terminal": ("LANG", "LC_*", "TZ", "TERM", "COLUMNS", "LINES", "NO_COLOR"),
     "DVC, its Studio, and Git": ("DVC_*", "GIT_*"),
     "the download, and what DVC's Studio is sent": (
-        *("MNIST_MIRROR", "*_PROXY", "*_proxy", "NETRC"),
+        *("*MNIST_MIRROR", "*_PROXY", "*_proxy", "NETRC"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     ),
     "which GPU": (

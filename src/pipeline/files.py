@@ -5,7 +5,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ from src.pipeline.process import UserError
 
 
 def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:
-    """Write a hidden file beside ``path``, flush it to disk, and rename it to ``path``.
+    """Write the whole of a file, as `replace_file` does. Raises `UserError` where it can't be written."""
+    with replace_file(path, suffix=suffix) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def replace_file(path: Path, *, suffix: str = ".partial") -> Iterator[Path]:
+    """Have a hidden file beside ``path`` written, then flush it to disk and rename it to ``path``.
 
     After an error the hidden file is gone and whatever stood under ``path`` is untouched. After a kill the hidden file
     is left; the next write with the same ``suffix`` takes its name again.
 
     Args:
         path: the final name; missing folders are made.
-        content: of the whole file.
         suffix: of the hidden file, for writers that may be at work on one ``path`` at a time.
 
     Raises:
@@ -30,9 +37,8 @@ def write_file(path: Path, content: bytes, *, suffix: str = ".partial") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
+            yield partial
+            with partial.open("rb+") as file:  # Windows flushes what is open for writing alone
                 os.fsync(file.fileno())
             partial.replace(path)
         except BaseException:

@@ -14,6 +14,8 @@ from src.pipeline.process import UserError, exit_code, first_line
 
 PARAMS_FILE = Path("params.yaml")
 WEIGHTS_SUFFIXES = (".safetensors", ".pth")
+NETWORKS = {"resnet18": "ResNet-18", "resnet34": "ResNet-34", "resnet50": "ResNet-50"}  # as papers write them
+DATASETS = ("mnist", "sample", "fashion_mnist", "kmnist")
 LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}  # pydantic's names, in words
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -25,14 +27,21 @@ def _check_weights(value: str) -> str:
     raise PydanticCustomError("weights", "should be imagenet, torchvision, random, or a file (.safetensors, .pth)")
 
 
+def _check_dataset(value: str) -> str:
+    if value in DATASETS or "/" in value or "\\" in value:
+        return value
+    raise PydanticCustomError("dataset", "should be mnist, sample, fashion_mnist, kmnist, or a path with a / in it")
+
+
 class Params(BaseModel):
     """One run's parameters, with the values that each may take. ``params.yaml`` says what each is for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    dataset: Literal["mnist", "sample"]
+    dataset: Annotated[str, AfterValidator(_check_dataset)]
     offline_fallback: bool
     validation_size: Annotated[Real, Field(ge=0, le=0.5)]
+    network: Literal["resnet18", "resnet34", "resnet50"]
     weights: Annotated[str, AfterValidator(_check_weights)]
     conv1_init: Literal["sum", "mean", "new"]
     image_size: Annotated[int, Field(ge=28, le=512)]

@@ -3,16 +3,15 @@
 from pathlib import Path
 
 MANIFEST_FILE = Path("data/manifest.json")
-MNIST_DIR = Path("data/mnist")
-RAW_DIR = MNIST_DIR / "MNIST" / "raw"  # where torchvision's MNIST("data/mnist") looks
-MNIST_FILES = {  # images and labels
-    "train": (RAW_DIR / "train-images-idx3-ubyte", RAW_DIR / "train-labels-idx1-ubyte"),
-    "test": (RAW_DIR / "t10k-images-idx3-ubyte", RAW_DIR / "t10k-labels-idx1-ubyte"),
+IMAGES_DIR = Path("data/images")
+IMAGES_FILES = {  # images (N, S, S) uint8 and labels (N,) int64, as NumPy has them
+    name: (IMAGES_DIR / f"{name}_images.npy", IMAGES_DIR / f"{name}_labels.npy") for name in ("train", "test")
 }
 WEIGHTS_DIR = Path("data/weights")
 IMAGENET_FILE = Path("data/imagenet/resnet18.safetensors")  # in Git; README.md beside it says whose it is
 WRITERS_FILES = {"train": Path("data/writers/train.xz"), "test": Path("data/writers/test.xz")}  # the same
 
+SPEED_FILE = Path(".dvc/tmp/speed.csv")  # what each epoch of the last training took; no result of it
 MODEL_FILE = Path("models/model.safetensors")
 RUN_FILE = Path("models/run.json")  # what a training run used: device, precision, libraries, data, weights
 
@@ -27,6 +26,7 @@ CLASSES_FILE = Path("metrics/evaluate/classes.csv")  # precision, recall and F1 
 CALIBRATION_FILE = Path("metrics/evaluate/calibration.csv")  # a row for each bin of confidence that holds predictions
 
 REPORT_FILE = Path("metrics/report.md")
+CARD_FILE = Path("models/README.md")  # where model hubs look for it
 PICTURES_DIR = Path("metrics/report")
 
 TRY_AGAIN = "dvc repro -f download && dvc repro"  # what to type once the network is there

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src.mnist.dataset import SIDE
+from src.images.dataset import SIDE
 from src.reader.export.onnx_classifier import OnnxClassifier
 from src.reader.head.outlier_head import HEAD_FILE, Predictions, TorchClassifier
 from src.reader.ink import Guess, ink_from_border, ink_from_strokes, split, thicken

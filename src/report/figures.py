@@ -6,6 +6,7 @@ and marker too, and each cell and bar carries its number.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -24,6 +25,8 @@ LINES = {
     "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
 }
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
+MOST_NUMBERED, MOST_NAMED = 20, 50  # classes: more of them have cells without numbers, and some of them no name
+LONGEST_NAME = 12  # characters
 STYLE = {
     **matplotlib.rcParamsDefault,  # a matplotlibrc of this machine changes nothing
     "axes.axisbelow": True,
@@ -73,20 +76,22 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
     """
     classes = len(class_names)
     counts = sklearn.metrics.confusion_matrix(actual, predicted, labels=range(classes))
-    figure = Figure(figsize=(6, 6))
+    figure = Figure(figsize=(6, 6) if classes <= MOST_NUMBERED else (8, 8))
     axes = figure.subplots()
     most = max(10, counts.max())
-    axes.imshow(np.ma.masked_equal(counts, 0), cmap="cividis_r", norm=LogNorm(1, most))  # or 1 and 100 would look alike
+    axes.imshow(np.ma.masked_equal(counts, 0), cmap="Blues", norm=LogNorm(1, most))  # or 1 and 100 would look alike
     for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if count > most**0.53 else "black"  # on cividis_r(0.53), both contrast by 4.5
+        if count and classes <= MOST_NUMBERED:
+            color = "white" if count > most**0.715 else "black"  # on Blues(0.715), both contrast by 4.5
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=color, fontsize="small")
-    ticks = range(classes)
-    axes.set_xticks(ticks, class_names)
-    axes.set_yticks(ticks, class_names)
-    axes.set_xticks(np.arange(-0.5, classes), minor=True)
-    axes.set_yticks(np.arange(-0.5, classes), minor=True)
-    axes.grid(which="minor", color="#CCCCCC", alpha=1)
+    ticks = range(0, classes, math.ceil(classes / MOST_NAMED))
+    names = [shorten(class_names[tick]) for tick in ticks]
+    axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
+    axes.set_yticks(ticks, names)
+    if classes <= MOST_NUMBERED:
+        axes.set_xticks(np.arange(-0.5, classes), minor=True)
+        axes.set_yticks(np.arange(-0.5, classes), minor=True)
+        axes.grid(which="minor", color="#CCCCCC", alpha=1)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
@@ -124,7 +129,7 @@ def most_confident_mistakes(
         axes.set_axis_off()
     for axes, i in zip(cells, wrong, strict=False):
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
-        truth, guess = class_names[actual[i]], class_names[predicted[i]]
+        truth, guess = shorten(class_names[actual[i]]), shorten(class_names[predicted[i]])
         mark = "?" if doubted[i] else ""
         axes.set_title(f"true {truth}{mark}\nguess {guess}\n{confidences[i]:.2%}", fontsize="small")
     return encode_png(figure)
@@ -166,6 +171,11 @@ def reliability_diagram(bins: Mapping[str, np.ndarray], expected_error: float) -
 def _draw_bins(axes: Axes, bins: Mapping[str, np.ndarray], column: str, label: str) -> BarContainer:
     widths = bins["to"] - bins["from"]
     return axes.bar(bins["from"], bins[column], widths, align="edge", color="#A6D3EC", edgecolor=BLUE, label=label)
+
+
+def shorten(name: str) -> str:
+    """Shorten a class's name to `LONGEST_NAME`."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def encode_png(figure: Figure) -> bytes:

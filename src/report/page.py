@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from src.pipeline.params import Params
+from src.pipeline.params import NETWORKS, Params
 from src.pipeline.paths import PICTURES_DIR, SETS, TRY_AGAIN
 
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
@@ -19,14 +19,20 @@ WEIGHTS = {
     "imagenet1k_v1": "torchvision's ImageNet weights",
     "random": "random weights",
 }
-DATASETS = {"mnist": "MNIST", "sample": "a sample of 5,000 MNIST digits"}
-
+DATASETS = {
+    "mnist": "MNIST",
+    "sample": "a sample of 5,000 MNIST digits",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+}
+TEST_BY_CLASS = "The folder has no test set: a share of each class was held out for it."
+MOST_LISTED = 30  # classes
 
 DOUBTFUL_SOURCE = "https://github.com/cleanlab/label-errors"
 ONCE_THERE = f"Once the network is there: `{TRY_AGAIN}`."
 VALIDATION = {
     "writer": "The validation images are all those of some writers, whose hands the network was not trained on.",
-    "class": "Who wrote which image is not known, so validation images share their writers with training images.",
+    "class": "The validation images are the same share of each class, whoever made them.",
 }
 
 
@@ -45,13 +51,16 @@ def write_page(
             empty where none is known.
     """
     sets = {name: metrics for name, metrics in {**train, "test": test}.items() if name in SETS}
-    scores = zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True)
+    scores = list(zip(*(classes[name] for name in ("class", "precision", "recall", "f1")), strict=True))
+    listed = scores if len(scores) <= MOST_LISTED else sorted(scores, key=lambda row: row[-1])[:MOST_LISTED]
     parts = [
         "# Report of the run",
-        *([f"**MNIST could not be downloaded.** {ONCE_THERE}"] if run["dataset"] != params.dataset else []),
-        f"ResNet-18 from {name_weights(run['initial_weights'])}, "
+        *([f"**MNIST could not be downloaded.** {ONCE_THERE}"] if fell_back(params, run["dataset"]) else []),
+        f"{NETWORKS[run['network']]} from {name_weights(run['initial_weights'])}, "
         f"trained for {params.epochs:g} epoch{'s' * (params.epochs > 1)} on {train['training_images']:,} images of "
-        f"{DATASETS[run['dataset']]}, tested on {test['images']:,}.",
+        f"{name_dataset(run['dataset'])}, tested on {test['images']:,}."
+        + f" {TEST_BY_CLASS}"
+        * (run["test_split"] == "class"),
         f"**{test['accuracy']:.2%} test accuracy**: {test['errors']:,} errors, standard error "
         f"{test['standard_error']:.2%}. Expected calibration error {test['calibration_error']:.2%}.",
         *([describe_tta(test["tta"])] if "tta" in test else []),
@@ -70,10 +79,10 @@ def write_page(
             else []
         ),
         *(f"![{title}]({PICTURES_DIR.name}/{name})" for name, title in TITLES.items()),
-        "## Class by class",
+        "## Class by class" if len(scores) <= MOST_LISTED else f"## The {MOST_LISTED} classes with the lowest F1",
         table(
             ("class", "precision", "recall", "F1"),
-            ((name, *(f"{score:.2%}" for score in row)) for name, *row in scores),
+            ((escape(name), *(f"{score:.2%}" for score in row)) for name, *row in listed),
         ),
         "## What the run used",
         table(("what", "value"), ((name.replace("_", " "), f"`{value}`") for name, value in run.items())),
@@ -90,6 +99,21 @@ def describe_tta(tta: Mapping) -> str:
         f"With test-time augmentation, the mean answer for {tta['copies']} shifted copies of each image: "
         f"{tta['accuracy']:.2%}, {tta['errors']:,} errors."
     )
+
+
+def fell_back(params: Params, dataset: str) -> bool:
+    """Tell whether a run had to take the sample because MNIST could not be downloaded."""
+    return dataset == "sample" and params.dataset == "mnist"
+
+
+def name_dataset(name: str) -> str:
+    """Say what a run was trained on, by the manifest's name of it."""
+    return DATASETS.get(name, f"the folder `{name}`")
+
+
+def escape(name: str) -> str:
+    """Write a class's name so that it breaks no table."""
+    return name.replace("|", "\\|")
 
 
 def name_weights(name: str) -> str:

@@ -1,16 +1,17 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.mnist.dataset import CLASS_NAMES, load_images, load_manifest
+from src.images.dataset import load_images, load_manifest
 from src.pipeline.files import read_columns, read_json, write_file
 from src.pipeline.params import load_params
 from src.pipeline.paths import (
     CALIBRATION_FILE,
+    CARD_FILE,
     CLASSES_FILE,
     EVALUATE_METRICS_FILE,
     PICTURES_DIR,
@@ -22,6 +23,7 @@ from src.pipeline.paths import (
     TRAIN_METRICS_FILE,
 )
 from src.pipeline.process import UserError, require_unchanged_inputs
+from src.report.card import write_card
 from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
 
@@ -38,15 +40,17 @@ def main() -> None:
     classes = load_table(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
     bins = load_table(CALIBRATION_FILE, dict.fromkeys(("from", "to", "images", "confidence", "accuracy"), float))
     bins = {name: np.array(values) for name, values in bins.items()}
-    actual, predicted, confidences = load_predictions()
-    images, _ = load_images(load_manifest(), "test")
+    manifest = load_manifest()
+    class_names = manifest.class_names
+    actual, predicted, confidences = load_predictions(class_names)
+    images = load_images(manifest, "test").images
     doubted = np.isin(np.arange(len(actual)), DOUBTFUL_LABELS if run["dataset"] == "mnist" else ())
 
     # Draw.
     pictures = {
         CURVES: learning_curves(load_curves("loss"), load_curves("accuracy")),
-        CONFUSION: confusion_matrix(actual, predicted, CLASS_NAMES),
-        MISTAKES: most_confident_mistakes(images, actual, predicted, confidences, CLASS_NAMES, doubted),
+        CONFUSION: confusion_matrix(actual, predicted, class_names),
+        MISTAKES: most_confident_mistakes(images, actual, predicted, confidences, class_names, doubted),
         RELIABILITY: reliability_diagram(bins, test["calibration_error"]),
     }
 
@@ -56,6 +60,7 @@ def main() -> None:
         write_file(PICTURES_DIR / name, picture)
     doubtful = summarise_doubtful(actual == predicted, doubted)
     write_file(REPORT_FILE, write_page(params, train, test, run, classes, doubtful).encode())
+    write_file(CARD_FILE, write_card(test, run, class_names, train["training_images"]).encode())
     print(f"report: {REPORT_FILE}, its pictures in {PICTURES_DIR}")
 
 
@@ -65,9 +70,9 @@ def load_curves(metric: str) -> dict[str, list[float]]:
     return {name: columns[metric] for name, columns in curves.items() if columns[metric]}
 
 
-def load_predictions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def load_predictions(class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the true and the predicted class of each test image, (N,) int, and the predicted one's probability, (N,)."""
-    index = CLASS_NAMES.index
+    index = {name: label for label, name in enumerate(class_names)}.__getitem__
     columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
     return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])
 

@@ -25,6 +25,12 @@ class Machine(NamedTuple):
         """Return a context that does the matrix work in ``dtype``."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    def memory(self) -> int:
+        """Count the bytes of memory that this process uses, of a CUDA device the most that it has used."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return psutil.Process().memory_info().rss
+
     def describe(self) -> dict[str, str | int]:
         """Name what the bits of a result depend on: device, precision, threads and the CPU's instructions."""
         return {

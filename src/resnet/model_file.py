@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,22 +11,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from src.mnist.dataset import CLASS_NAMES, MEAN, STD
 from src.pipeline.process import UserError, first_line
+from src.resnet.inference import InputFormat
 from src.resnet.network import build_model
 
 METADATA_KEY = "mnist-resnet"
 
 
-def model_metadata(image_size: int) -> dict[str, object]:
-    """Say how to feed the model and how to read its answers."""
-    return {
-        "architecture": "resnet18",
-        "class_names": CLASS_NAMES,
-        "image_size": image_size,  # pixels
-        "mean": MEAN,
-        "std": STD,
-    }
+def model_metadata(network: str, class_names: Sequence[str], form: InputFormat) -> dict[str, object]:
+    """Say what the model is, how to feed it and how to read its answers."""
+    return {"architecture": network, "class_names": class_names, **form._asdict()}
 
 
 def encode_model(model: nn.Module, metadata: Mapping[str, object]) -> bytes:
@@ -50,7 +44,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     """
     with as_user_error(path, "dvc repro train"):
         state, metadata = read_tensors(path)
-        model = build_model(len(metadata["class_names"]))
+        model = build_model(metadata["architecture"], len(metadata["class_names"]))
         model.load_state_dict(state)
     return model.eval(), metadata
 

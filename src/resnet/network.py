@@ -1,6 +1,6 @@
-"""ResNet-18 (He et al. 2015, https://arxiv.org/abs/1512.03385) for one channel and ten classes, whole and trimmed.
+"""ResNet (He et al. 2015, https://arxiv.org/abs/1512.03385) for one channel and any classes, whole and trimmed.
 
-ResNet-18 halves the map five times: of a 28-pixel image the third stage sees 2 × 2 and the last one 1 × 1. There, with
+It halves the map five times: of a 28-pixel image the third stage sees 2 × 2 and the last one 1 × 1. There, with
 a padding of 1, most taps of a 3 × 3 kernel multiply zeros, and eight in nine weights of the last stage never get a
 gradient. A trimmed network leaves both out: same outputs, same gradients, a fraction of the work.
 """
@@ -10,19 +10,19 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import get_model
 
 LARGEST_MAP = 2  # pixels: from 3 on a product over all pairs of positions does more work than the convolution
 
 
-def build_model(num_classes: int) -> nn.Module:
-    """Build torchvision's ``resnet18`` with ``conv1`` for one channel and ``fc`` for ``num_classes``, weights random.
+def build_model(network: str, num_classes: int) -> nn.Module:
+    """Build torchvision's ``network`` with ``conv1`` for one channel and ``fc`` for ``num_classes``, weights random.
 
     Input (N, 1, H, W) float32, output logits (N, num_classes).
     """
-    model = resnet18()
+    model = get_model(network)
     model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    model.fc = nn.Linear(model.fc.in_features, num_classes)  # pyrefly: ignore[bad-argument-type, missing-attribute]
     return model
 
 

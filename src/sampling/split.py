@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from src.mnist.dataset import Images, Manifest, load_images, load_writers
+from src.images.dataset import Images, Manifest, load_images, load_writers
 from src.pipeline.process import UserError
 from src.sampling.seeding import make_generator
 
@@ -38,14 +38,15 @@ def split_validation(
     if validation_size == 0:
         return data, None
     count = round(validation_size * len(data.labels))
-    held_out = _hold_out_by_class(data.labels, count) if writers is None else _hold_out_writers(writers, count)
-    train, validation = (Images(data.images[part], data.labels[part]) for part in (~held_out, held_out))
+    held_out = hold_out_by_class(data.labels, count) if writers is None else _hold_out_writers(writers, count)
+    parts = map(np.flatnonzero, (~held_out, held_out))
+    train, validation = (Images(data.source, data.labels[part], part) for part in parts)
     if not np.array_equal(np.unique(train.labels), np.unique(validation.labels)):
         raise UserError(f"validation_size = {validation_size} is too small for {len(data.labels)} images")
     return train, validation
 
 
-def _hold_out_by_class(labels: np.ndarray, count: int) -> np.ndarray:
+def hold_out_by_class(labels: np.ndarray, count: int) -> np.ndarray:
     """Choose ``count`` of the images, the same share of each class: (N,) bool."""
     shuffled = torch.randperm(len(labels), generator=make_generator(0, "validation")).numpy()
     by_class = shuffled[labels[shuffled].argsort(kind="stable")]

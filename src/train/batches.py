@@ -7,14 +7,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from src.mnist.dataset import SIDE
+from src.images.dataset import SIDE, Images
 from src.pipeline.params import Params
 from src.pipeline.process import UserError
-from src.resnet.inference import inference_batch_size, normalise_and_resize, to_input, to_unit_range
+from src.resnet.inference import InputFormat, normalise_and_resize, to_input, to_unit_range
 from src.sampling.seeding import make_generator
 from src.train.processes import ProcessGroup
 
-SIGMA = 4.0  # pixels: how smooth an elastic distortion is, the value of Simard et al. 2003
+ON_DEVICE = 2**32  # bytes: larger arrays of images stay where they are, and each batch is moved
+SIGMA = 4.0  # in MNIST's pixels: how smooth an elastic distortion is, the value of Simard et al. 2003
 PLAIN_IMAGES = 4096  # for the statistics of the averaged weights: a fortieth of an epoch of MNIST's work
 BUMPS = 12  # along each side of an image, SIGMA apart, from two beyond its first pixel to two beyond its last
 
@@ -27,6 +28,37 @@ class Batch(NamedTuple):
     size: int  # images in the batch of all processes
 
 
+class ImagesOnDevice:
+    """Images and labels to take batches of. Their number is ``len``.
+
+    Several sets may share one array of images, which is moved to the device once, if it is not too large for it.
+
+    Args:
+        data: the set.
+        device: for the batches.
+        arrays: the arrays that are there already, by the identity of NumPy's.
+    """
+
+    def __init__(self, data: Images, device: torch.device, arrays: dict[int, torch.Tensor] | None = None) -> None:
+        arrays = {} if arrays is None else arrays
+        if (key := id(data.source)) not in arrays:
+            source = torch.from_numpy(data.source)
+            arrays[key] = source if source.nbytes > ON_DEVICE else source.to(device)
+        self._source, self.device = arrays[key], device
+        self._labels = torch.from_numpy(data.labels).to(device)
+        self._positions = None if data.positions is None else torch.from_numpy(data.positions)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def take(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take the images (N, S, S) uint8 and labels (N,) int64 with these numbers (N,) int64, which are on the CPU."""
+        positions = indices if self._positions is None else self._positions[indices]
+        # index_select copies whole images; indexing by a tensor took ten times as long
+        images = self._source.index_select(0, positions.to(self._source.device))
+        return images.to(self.device), self._labels.index_select(0, indices.to(self.device))
+
+
 class Batches:
     """The batches of all epochs. Their number in one epoch is ``len``, that of its images ``images``.
 
@@ -36,17 +68,17 @@ class Batches:
     The sizes of the batches differ by one image at most, so that none is too small for batch normalisation.
 
     Args:
-        images: (N, 28, 28) uint8, on the device to train on.
-        labels: (N,) int64, on the same.
+        data: to train on.
         params: of the run.
+        form: what the network takes.
         group: the processes that share each batch.
 
     Raises `UserError` where a batch would have fewer images than there are processes.
     """
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, params: Params, group: ProcessGroup) -> None:
-        self._images, self._labels, self._params, self._group = images, labels, params, group
-        self.images = len(labels)
+    def __init__(self, data: ImagesOnDevice, params: Params, form: InputFormat, group: ProcessGroup) -> None:
+        self._data, self._params, self._form, self._group = data, params, form, group
+        self.images = len(data)
         if self.images // len(self) < 2 * group.world_size:
             raise UserError(f"batch_size = {params.batch_size} is too small for {group.world_size} processes")
 
@@ -63,21 +95,17 @@ class Batches:
     def plain(self) -> Iterator[torch.Tensor]:
         """Yield this process's shards of the inputs of `PLAIN_IMAGES` images, unwarped, chosen by the seed."""
         order = torch.randperm(self.images, generator=make_generator(self._params.seed, "plain"))[:PLAIN_IMAGES]
-        size = inference_batch_size(self._params.image_size) * self._group.world_size
-        for batch in order.tensor_split(math.ceil(len(order) / size)):
-            images = self._images.index_select(0, self._group.shard(batch).to(self._images.device))
-            yield to_input(images, self._params.image_size).contiguous(memory_format=torch.channels_last)
+        for batch in order.tensor_split(math.ceil(len(order) / (self._form.batch_size * self._group.world_size))):
+            images, _ = self._data.take(self._group.shard(batch))
+            yield to_input(images, self._form).contiguous(memory_format=torch.channels_last)
 
     def _make(self, batch: torch.Tensor, epoch: int, step: int) -> Batch:
-        device = self._images.device
-        indices = self._group.shard(batch).to(device)
-        # index_select copies whole images; indexing by a tensor took ten times as long
-        images = to_unit_range(self._images.index_select(0, indices))
+        images, labels = self._data.take(self._group.shard(batch))
+        images = to_unit_range(images)
         if self._params.augment:
             drawn = random_warp(len(batch), self._params, make_generator(self._params.seed, "augment", epoch, step))
-            images = drawn.map(lambda part: self._group.shard(part).to(device)).apply(images)
-        inputs = normalise_and_resize(images, self._params.image_size)
-        labels = self._labels.index_select(0, indices)
+            images = drawn.map(lambda part: self._group.shard(part).to(self._data.device)).apply(images)
+        inputs = normalise_and_resize(images, self._form)
         return Batch(inputs.contiguous(memory_format=torch.channels_last), labels, len(batch))
 
 
@@ -95,7 +123,7 @@ class Warp(NamedTuple):
         """Warp a batch (N, 1, H, W) float32 in [0, 1]. Warped before it is resized, it costs least."""
         grid = F.affine_grid(self.theta, list(batch.shape), align_corners=False)
         if self.bumps is not None:
-            grid = grid + displacement(self.bumps) * (2 / SIDE)
+            grid = grid + displacement(self.bumps, batch.shape[-1]) * (2 / SIDE)
         return F.grid_sample(batch, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -122,7 +150,7 @@ def random_affine(count: int, params: Params, generator: torch.Generator) -> tor
     return torch.stack(rows, 1)
 
 
-def displacement(bumps: torch.Tensor) -> torch.Tensor:
+def displacement(bumps: torch.Tensor, side: int = SIDE) -> torch.Tensor:
     """Add up Gaussian bumps to the smooth displacement of each pixel of an image: an elastic distortion.
 
     Simard et al. 2003 (Best practices for convolutional neural networks applied to visual document analysis) smooth
@@ -132,11 +160,12 @@ def displacement(bumps: torch.Tensor) -> torch.Tensor:
     Args:
         bumps: (N, 2, BUMPS, BUMPS) their heights, in x and in y. Where these are independent with a standard deviation
             of d, so is the displacement of each pixel.
+        side: S, of the images in pixels.
 
     Returns:
-        (N, SIDE, SIDE, 2), x before y as `grid_sample` takes it.
+        (N, S, S, 2) in MNIST's pixels, x before y as `grid_sample` takes it.
     """
-    pixels = torch.arange(SIDE, device=bumps.device, dtype=bumps.dtype)
+    pixels = (torch.arange(side, device=bumps.device, dtype=bumps.dtype) + 0.5) * (SIDE / side) - 0.5
     centres = (torch.arange(BUMPS, device=bumps.device, dtype=bumps.dtype) - 2) * SIGMA
     basis = torch.exp(-((pixels[:, None] - centres) ** 2) / (2 * SIGMA**2)) / math.pi**0.25  # whose squares add up to 1
     return (basis @ bumps @ basis.T).permute(0, 2, 3, 1)

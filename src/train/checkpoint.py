@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torchvision
 
-from src.mnist.dataset import Manifest
+from src.images.dataset import Manifest
 from src.pipeline.files import sha256, write_file
 from src.pipeline.params import Params
 from src.pipeline.process import first_line, imported_sources, is_out_of_memory

@@ -48,10 +48,11 @@ def open_live(*, writes: bool) -> Iterator[Live | None]:
 
 
 @_writing()
-def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
+def log_epoch(live: Live | None, results: dict[str, Metrics], learning_rate: float) -> None:
     """Write one epoch's loss and accuracy on each set, as ``metrics/train/plots/metrics/<set>/<metric>.tsv``.
 
-    A set that is not there gets empty curves, which dvc.yaml names. Raises `UserError` where they can't be written.
+    The learning rate goes beside them, as ``lr.tsv``. A set that is not there gets empty curves, which dvc.yaml names.
+    Raises `UserError` where they can't be written.
     """
     if live:
         live.step = max(1, live.step)  # epochs are counted from 1
@@ -61,7 +62,9 @@ def log_epoch(live: Live | None, results: dict[str, Metrics]) -> None:
                     live.log_metric(f"{name}/{metric}", getattr(results[name], metric))
                 else:
                     write_file(TRAIN_CURVES_DIR / name / f"{metric}.tsv", f"step\t{metric}\n".encode())
-        live.summary.pop("test", None)  # `evaluate` gives these two figures: one name, one figure
+        live.log_metric("lr", learning_rate)
+        for name in ("test", "lr"):  # `evaluate` gives the first's figures: one name, one figure
+            live.summary.pop(name, None)
         live.next_step()
 
 

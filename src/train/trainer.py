@@ -16,12 +16,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
-from src.mnist.dataset import Images
+from src.images.dataset import Images
 from src.pipeline.params import Params
 from src.pipeline.process import Interrupted, UserError
-from src.resnet.inference import inference_batch_size, predict_logits
+from src.resnet.inference import InputFormat, predict_logits
 from src.resnet.machine import Machine
-from src.train.batches import Batch, Batches
+from src.train.batches import Batch, Batches, ImagesOnDevice
 from src.train.checkpoint import Checkpoint
 from src.train.processes import ProcessGroup
 from src.train.signals import StopSignal
@@ -34,6 +34,15 @@ class Metrics(NamedTuple):
 
     loss: float
     accuracy: float
+
+
+class Speed(NamedTuple):
+    """What an epoch took. Nothing depends on it."""
+
+    epoch: int
+    seconds: float  # with the evaluation
+    images_per_second: float  # in training alone
+    memory: int  # bytes in use, of a GPU at most
 
 
 class MeanMetrics:
@@ -67,6 +76,7 @@ class Trainer:
 
     Args:
         params: of the run.
+        form: what the network takes.
         model: as training starts it.
         sets: the images of ``train``, of ``test``, and of ``validation`` if there are any.
         machine: to train on.
@@ -76,24 +86,29 @@ class Trainer:
     Attributes:
         state: of the run.
         total_steps: how many steps it takes.
+        speeds: of the epochs that this process took.
         model: the one that was evaluated at the end of the last epoch.
     """
 
     def __init__(
         self,
         params: Params,
+        form: InputFormat,
         model: nn.Module,
         sets: dict[str, Images],
         machine: Machine,
         group: ProcessGroup,
         checkpoint: Checkpoint,
     ) -> None:
-        self._params, self._machine, self._group, self._checkpoint = params, machine, group, checkpoint
-        images, labels = self._on_device(sets["train"])
-        self._batches = Batches(images, labels, params, group)
-        self._evaluated = {name: self._on_device(data) for name, data in sets.items() if name != "train"}
+        self._params, self._form, self._machine = params, form, machine
+        self._group, self._checkpoint = group, checkpoint
+        arrays: dict[int, torch.Tensor] = {}
+        on_device = {name: ImagesOnDevice(data, machine.device, arrays) for name, data in sets.items()}
+        self._batches = Batches(on_device.pop("train"), params, form, group)
+        self._evaluated = on_device
         self.total_steps = max(1, round(params.epochs * len(self._batches)))
         self.state = TrainingState(params, model, self.total_steps, machine, group)
+        self.speeds: list[Speed] = []
 
     @property
     def done(self) -> bool:
@@ -119,21 +134,19 @@ class Trainer:
         self._save()  # before the evaluation, which a signal then costs nothing
         results = {"train": self.state.totals.compute(self._group)}
         self.model = self.state.evaluated_model(self._plain_inputs(stop))
-        results |= {name: self._evaluate(*data, stop) for name, data in self._evaluated.items()}
+        results |= {name: self._evaluate(data, stop) for name, data in self._evaluated.items()}
         for metrics in results.values():
             self._check_loss(metrics.loss)
         self.state.end_epoch(results)
-        self.say(self._epoch_line(results, rate, time.perf_counter() - start))
+        speed = Speed(len(self.state.history), time.perf_counter() - start, rate, self._machine.memory())
+        self.speeds.append(speed)
+        self.say(self._epoch_line(results, speed))
         return results
 
     def say(self, line: str) -> None:
         """Print a line, in the main process alone."""
         if self._group.is_main:
             print(line)
-
-    def _on_device(self, data: Images) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self._machine.device
-        return torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
 
     def _train(self, stop: StopSignal) -> int:
         """Take the epoch's steps that are left; return the number of images that they took."""
@@ -193,20 +206,20 @@ class Trainer:
             yield inputs
             self._raise_if_stopped(stop, training=False)
 
-    def _evaluate(self, images: torch.Tensor, labels: torch.Tensor, stop: StopSignal) -> Metrics:
+    def _evaluate(self, data: ImagesOnDevice, stop: StopSignal) -> Metrics:
         """Compute the mean loss and the accuracy on a set. Each process takes its shard of each batch."""
         means, group = MeanMetrics(self._machine.device), self._group
-        count = math.ceil(len(labels) / (inference_batch_size(self._params.image_size) * group.world_size))
-        for batch, their_labels in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
-            shard = group.shard(batch)
-            logits = predict_logits(self.model, shard, self._params.image_size, self._machine)
-            means.update(logits, group.shard(their_labels))
+        count = math.ceil(len(data) / (self._form.batch_size * group.world_size))
+        for batch in torch.arange(len(data)).tensor_split(count):
+            images, labels = data.take(group.shard(batch))
+            means.update(predict_logits(self.model, images, self._form, self._machine), labels)
             self._raise_if_stopped(stop, training=False)
-        return means.compute(self._group)
+        return means.compute(group)
 
-    def _epoch_line(self, results: dict[str, Metrics], rate: float, seconds: float) -> str:
+    def _epoch_line(self, results: dict[str, Metrics], speed: Speed) -> str:
         parts = [f"{name} {metrics.loss:.4f} {metrics.accuracy:.2%}" for name, metrics in results.items()]
-        return f"{self._epoch_name(len(self.state.history))}: {', '.join(parts)} ({rate:,.0f} img/s, {seconds:.0f} s)"
+        took = f"{speed.images_per_second:,.0f} img/s, {speed.seconds:.0f} s"
+        return f"{self._epoch_name(speed.epoch)}: {', '.join(parts)} ({took})"
 
     def _epoch_name(self, number: int) -> str:
         return f"epoch {min(number, self._params.epochs):g}/{self._params.epochs:g}"
@@ -218,6 +231,7 @@ class TrainingState:
     Attributes:
         step: how many steps are done.
         history: for each finished epoch the metrics of each set, by its name.
+        learning_rates: at the end of each of them.
         totals: the sums of the epoch under way, of this process's images.
     """
 
@@ -234,6 +248,7 @@ class TrainingState:
         self._scheduler = build_schedule(params, self._optimizer, total_steps)
         self.step = 0
         self.history: list[dict[str, Metrics]] = []
+        self.learning_rates: list[float] = []
         self.totals = MeanMetrics(machine.device)
 
     def training_step(self, batch: Batch) -> torch.Tensor:
@@ -277,6 +292,7 @@ class TrainingState:
     def end_epoch(self, results: dict[str, Metrics]) -> None:
         """Enter an epoch's metrics into the history and start the sums anew."""
         self.history.append(results)
+        self.learning_rates.append(float(self._scheduler.get_last_lr()[0]))
         self.totals = MeanMetrics(self._machine.device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -284,6 +300,7 @@ class TrainingState:
         return {
             "step": self.step,
             "history": [{name: tuple(metrics) for name, metrics in results.items()} for results in self.history],
+            "learning_rates": list(self.learning_rates),
             "totals": self._group.all_gather(self.totals.totals.tolist()),
         } | {name: part.state_dict() for name, part in self._parts().items()}
 
@@ -291,6 +308,7 @@ class TrainingState:
         """Go on from what `state_dict` returned."""
         self.step = state["step"]
         self.history = [{name: Metrics(*metrics) for name, metrics in results.items()} for results in state["history"]]
+        self.learning_rates = state["learning_rates"]
         self.totals.totals.copy_(torch.tensor(state["totals"][self._group.rank], dtype=torch.float64))
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

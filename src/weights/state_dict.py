@@ -1,4 +1,4 @@
-"""The weights that training starts from: a file with the weights of a ResNet-18, read and checked, then loaded."""
+"""The weights that training starts from: a file with the weights of a ResNet, read and checked, then loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import get_model
 
 from src.pipeline.process import UserError, first_line
 
@@ -15,14 +15,15 @@ FC = {"fc.weight", "fc.bias"}
 CHANNELS = (1, 3)  # that conv1 may have: grey or RGB
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict of a ResNet-18 with torchvision's names, as torchvision and timm publish them.
+def read_weights(path: Path, network: str) -> dict[str, torch.Tensor]:
+    """Read a state dict of a ResNet with torchvision's names, as torchvision and timm publish them.
 
     It may lack ``fc``, have another number of classes there, lack ``num_batches_tracked``, and have one channel or
     three at ``conv1``. It may lie inside a checkpoint, and its names may have a prefix in common, such as ``module.``.
 
     Args:
         path: a ``.safetensors`` file, or a ``.pth`` file. Only tensors are unpickled, so nothing in it is executed.
+        network: torchvision's name of it.
 
     Returns:
         The tensors by their names, without ``num_batches_tracked``.
@@ -36,9 +37,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
         state = _find(content)
-        _check(state)
+        _check(state, network)
     except Exception as error:  # torch.load and safetensors raise many kinds for a wrong file
-        raise UserError(f"{path} can't be read as ResNet-18 weights: {first_line(error)}") from error
+        raise UserError(f"{path} can't be read as weights of a {network}: {first_line(error)}") from error
     return state
 
 
@@ -82,16 +83,16 @@ def _is_weight(name: str, prefix: str = "") -> bool:
     return name.startswith(prefix) and not name.endswith("num_batches_tracked")
 
 
-def _check(state: Mapping[str, torch.Tensor]) -> None:
+def _check(state: Mapping[str, torch.Tensor], network: str) -> None:
     with torch.device("meta"):
-        model = resnet18(num_classes=len(state["fc.weight"]) if "fc.weight" in state else 1000)
+        model = get_model(network, num_classes=len(state["fc.weight"]) if "fc.weight" in state else 1000)
     expected = {name: {tuple(tensor.shape)} for name, tensor in model.state_dict().items() if _is_weight(name)}
     expected[CONV1] = {(64, channels, 7, 7) for channels in CHANNELS}
     required = expected.keys() - (FC if not FC & state.keys() else set())
     if missing := sorted(required - state.keys()):
         raise ValueError(f"{missing[0]} is missing")
     if unexpected := sorted(state.keys() - expected.keys()):
-        raise ValueError(f"it has the tensor {unexpected[0]}, which ResNet-18 lacks: another architecture?")
+        raise ValueError(f"it has the tensor {unexpected[0]}, which {network} lacks: another architecture?")
     for name, tensor in state.items():
         if tuple(tensor.shape) not in expected[name]:
             shapes = " or ".join(map(str, sorted(expected[name])))

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import pickle
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from helpers.stages import run_module
 from src.pipeline.params import Params
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = (  # what a clone holds; a user may have anything else lying about
     ".ci", ".devcontainer", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitattributes", ".github", ".gitignore",
     "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "data/.gitignore", "data/README.md",
-    "data/imagenet", "data/writers", "docs", "dvc.yaml",
+    "data/imagenet", "data/own", "data/writers", "docs", "dvc.yaml",
     "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "reproductions",
     "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt", "requirements.in",
     "requirements.txt", "src", "tests",
@@ -32,9 +35,10 @@ QUICK = {  # every parameter, so that what a user makes of params.yaml changes n
     "dataset": "sample",
     "offline_fallback": True,
     "validation_size": 0.05,
+    "network": "resnet18",
     "weights": "imagenet",
     "conv1_init": "sum",
-    "image_size": 28,
+    "image_size": 32,
     "augment": True,
     "max_rotation": 15.0,
     "max_shift": 2.0,
@@ -184,6 +188,16 @@ def make_project(path: Path) -> Project:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("start")
     return project
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Project:
+    """A project that the first of pytest-xdist's workers makes, while the others that want it wait."""
+    folder = factory.getbasetemp()
+    file = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.pickle"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            file.write_bytes(pickle.dumps(make(factory.mktemp(name))))
+    return pickle.loads(file.read_bytes())
 
 
 def stages_run(output: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Training on a few real digits, in seconds, and what is left of it to compare."""
 
 import signal
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,17 +10,24 @@ import torch
 from torch import nn
 
 from helpers.project import quick_params
-from src.mnist.dataset import Images, Manifest
-from src.pipeline.files import sha256, write_file, write_json
+from src.images.dataset import DIGITS, Images, Manifest
+from src.pipeline.files import sha256, write_json
 from src.pipeline.params import Params
-from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES
+from src.pipeline.paths import IMAGES_FILES, MANIFEST_FILE
+from src.resnet.inference import InputFormat
 from src.resnet.machine import Machine
 
+MNIST_INPUT = InputFormat(28, 0.1307, 0.3081)
 MACHINE = Machine(torch.device("cpu"), torch.float32)
 FROM_RANDOM_WEIGHTS = Manifest(
     dataset="sample",
+    class_names=DIGITS,
+    side=28,
+    mean=0.1307,
+    std=0.3081,
     training_images=75,
     test_images=20,
+    test_split="published",
     validation_split="class",
     initial_weights="random",
     weights_file=None,
@@ -115,9 +121,9 @@ def write_data(folder: Path, digits: tuple, *, training: int, test: int) -> None
     parts = {"train": chosen[:training], "test": chosen[-test:]}
     hashes = {}
     for name, part in parts.items():
-        for path, array in zip(MNIST_FILES[name], (images[part], labels[part]), strict=True):
-            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)  # of the IDX format
-            write_file(folder / path, header + array.tobytes())
+        for path, array in zip(IMAGES_FILES[name], (images[part], labels[part].astype(np.int64)), strict=True):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            np.save(folder / path, array)
             hashes[path.as_posix()] = sha256(folder / path)
     update = {"training_images": training, "test_images": test, "sha256": hashes}
     write_json(folder / MANIFEST_FILE, FROM_RANDOM_WEIGHTS.model_copy(update=update).model_dump())

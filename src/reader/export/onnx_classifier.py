@@ -9,7 +9,7 @@ import torch
 
 from src.pipeline.process import UserError, first_line
 from src.reader.head.outlier_head import Predictions
-from src.resnet.inference import inference_batch_size
+from src.resnet.inference import InputFormat
 from src.resnet.model_file import METADATA_KEY
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it reads this as it is loaded
@@ -32,7 +32,7 @@ class OnnxClassifier:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
             self.class_names: list[str] = metadata["class_names"]
-            self._batch_size = inference_batch_size(metadata["image_size"])
+            self._batch_size = InputFormat.of_model(metadata).batch_size
         except FileNotFoundError as error:
             raise UserError(f"there is no file {model}; `make reader` makes it") from error
         except Exception as error:  # onnxruntime raises many kinds for a wrong file

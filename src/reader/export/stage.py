@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from src.mnist.dataset import SIDE, load_images, load_manifest
+from src.images.dataset import SIDE, load_images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE
@@ -21,7 +21,7 @@ from src.reader.head.outlier_head import (
     load_outlier_head,
     logits_and_features,
 )
-from src.resnet.inference import to_input
+from src.resnet.inference import InputFormat, to_input
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import METADATA_KEY, load_model
 from src.resnet.network import TrimmedConv2d, trim
@@ -69,12 +69,12 @@ def compare(predictions: Predictions, expected: Predictions) -> tuple[float, flo
 class WholeModel(nn.Module):
     """From images (N, 1, 28, 28) uint8 as MNIST has them to logits (N, C) and outlier scores (N,), float32."""
 
-    def __init__(self, model: nn.Module, head: OutlierHead, image_size: int) -> None:
+    def __init__(self, model: nn.Module, head: OutlierHead, form: InputFormat) -> None:
         super().__init__()
-        self.model, self.head, self.image_size = model, head, image_size
+        self.model, self.head, self.form = model, head, form
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, features = logits_and_features(self.model, to_input(images, self.image_size))
+        logits, features = logits_and_features(self.model, to_input(images, self.form))
         return logits, self.head(features)
 
 
@@ -88,9 +88,10 @@ def encode_onnx(model: nn.Module, head: OutlierHead, metadata: dict) -> bytes:
         model, head: in evaluation mode, on the CPU.
         metadata: as `load_model` returns it; it goes in as JSON under the key that the model's own file has it under.
     """
-    trimmed = as_convolutions(trim(model, metadata["image_size"]))  # two fifths of the weights, the same predictions
+    form = InputFormat.of_model(metadata)
+    trimmed = as_convolutions(trim(model, form.image_size))  # two fifths of the weights, the same predictions
     program = torch.onnx.export(
-        WholeModel(trimmed, head, metadata["image_size"]).eval(),
+        WholeModel(trimmed, head, form).eval(),
         (torch.zeros(2, 1, SIDE, SIDE, dtype=torch.uint8),),  # 2, because torch.export takes a size of 1 for fixed
         input_names=[INPUT],
         output_names=[LOGITS, SCORE],

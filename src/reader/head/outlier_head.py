@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.pipeline.process import UserError
-from src.resnet.inference import run_batches
+from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import Machine
 from src.resnet.model_file import as_user_error, load_model, read_tensors, weights_hash
 from src.resnet.network import trim
@@ -43,7 +43,7 @@ class OutlierHead(nn.Module):
 
 
 def logits_and_features(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a ResNet-18 in evaluation mode.
+    """Run a ResNet in evaluation mode.
 
     Args:
         model: from `build_model`, trimmed or not.
@@ -108,13 +108,12 @@ class TorchClassifier:
         model, metadata = load_model(model_file)
         self.class_names: list[str] = metadata["class_names"]
         self._head = load_outlier_head(head_file, model).to(machine.device) if head_file else None
-        self._image_size: int = metadata["image_size"]
-        self._machine = machine
-        self._model = trim(model, self._image_size).to(machine.device).to(memory_format=torch.channels_last)
+        self._form, self._machine = InputFormat.of_model(metadata), machine
+        self._model = trim(model, self._form.image_size).to(machine.device).to(memory_format=torch.channels_last)
 
     def predict(self, images: torch.Tensor) -> Predictions:
         """Classify images (N, 28, 28) uint8."""
-        columns = run_batches(self._logits_and_score, images, self._image_size, self._machine).cpu()
+        columns = run_batches(self._logits_and_score, images, self._form, self._machine).cpu()
         return Predictions(columns[:, :-1], columns[:, -1])
 
     def _logits_and_score(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from src.mnist.dataset import SIDE
+from src.images.dataset import SIDE
 from src.reader.outliers.mnist_style import crop_to_ink, to_mnist_style
 
 LETTERS = "AEFHKMNPRTUVWXYadefhkmnprtuvwx"  # without those that somebody may write a digit as: B D G I J L O Q S Z ...

@@ -7,7 +7,7 @@ put into 28 × 28 so that its centre of mass is in the middle; light ink on a bl
 import numpy as np
 from PIL import Image
 
-from src.mnist.dataset import SIDE
+from src.images.dataset import SIDE
 
 BOX = 20  # pixels, of the square that the digit is fitted into
 

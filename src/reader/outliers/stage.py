@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.mnist.dataset import Images, load_manifest
+from src.images.dataset import Images, load_manifest, require_digits
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE, SETS
 from src.pipeline.process import require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
-from src.resnet.inference import run_batches
+from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import Machine, set_up_machine
 from src.resnet.model_file import encode_model, load_model, weights_hash
 from src.resnet.network import trim
@@ -48,7 +48,8 @@ def main() -> None:
 
     # Load the model, and the digits that it was trained on, was not trained on, and is tested on.
     model, metadata = load_model(MODEL_FILE)
-    features = feature_extractor(model, metadata["image_size"], machine)
+    require_digits(metadata["class_names"])
+    features = feature_extractor(model, InputFormat.of_model(metadata), machine)
     sets = load_sets(load_manifest(), params.validation_size or HELD_OUT)
     train, validation, test = (sets[name] for name in SETS)
 
@@ -82,13 +83,13 @@ def by_class(data: Images) -> dict[int, np.ndarray]:
     return {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
 
 
-def feature_extractor(model: nn.Module, image_size: int, machine: Machine) -> Callable[[np.ndarray], torch.Tensor]:
+def feature_extractor(model: nn.Module, form: InputFormat, machine: Machine) -> Callable[[np.ndarray], torch.Tensor]:
     """Make a function from images (N, 28, 28) uint8 to what the outlier head takes of them, (N, D) on the CPU."""
-    trimmed = trim(model, image_size).to(machine.device).to(memory_format=torch.channels_last)
+    trimmed = trim(model, form.image_size).to(machine.device).to(memory_format=torch.channels_last)
 
     def features(images: np.ndarray) -> torch.Tensor:
         return run_batches(
-            lambda inputs: logits_and_features(trimmed, inputs)[1], torch.from_numpy(images), image_size, machine
+            lambda inputs: logits_and_features(trimmed, inputs)[1], torch.from_numpy(images), form, machine
         ).cpu()
 
     return features

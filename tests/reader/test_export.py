@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from helpers.project import ROOT, needs_posix
+from helpers.training import MNIST_INPUT
 
+from src.images.dataset import DIGITS
 from src.pipeline.process import UserError
 from src.reader.export import stage
 from src.reader.export.onnx_classifier import ONNX_FILE, OnnxClassifier
@@ -37,7 +39,7 @@ def proto(reader_once) -> onnx.ModelProto:
 def test_without_torch_it_gives_pytorchs_logits(reader_once, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     model, metadata = load_model(reader_once.path / "models/model.safetensors")
-    script = ROOT / "tests/helpers/without_torch.py"
+    script = ROOT / "tests/reader/without_torch.py"
 
     command = [sys.executable, "-I", script, reader_once.path / ONNX_FILE, "images.npy"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -54,12 +56,13 @@ def test_without_torch_it_gives_pytorchs_logits(reader_once, images, tmp_path):
 @pytest.mark.parametrize("image_size", [28, 45])
 def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size, images):
     torch.manual_seed(0)
-    model, head = build_model(10).eval(), OutlierHead(2048 + 1024 + 512 + 10).eval()
+    model, head = build_model("resnet18", 10).eval(), OutlierHead(2048 + 1024 + 512 + 10).eval()
 
-    session = onnxruntime.InferenceSession(encode_onnx(model, head, model_metadata(image_size)))
+    form = MNIST_INPUT._replace(image_size=image_size)
+    session = onnxruntime.InferenceSession(encode_onnx(model, head, model_metadata("resnet18", DIGITS, form)))
 
     with torch.inference_mode():
-        logits, features = logits_and_features(model, to_input(torch.from_numpy(images), image_size))
+        logits, features = logits_and_features(model, to_input(torch.from_numpy(images), form))
         expected = [logits.numpy(), head(features).numpy()]
     for count in (1, 7, 50):
         outputs = session.run(["logits", "outlier_score"], {"images": images[:count, None]})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from helpers.documents import DOCUMENTS, blocks_of, brought_up_to_date, read
-from helpers.pictures import drawing
 from helpers.project import ROOT, needs_posix
+from PIL import Image, ImageDraw, ImageFont
 
 BOUND = "=== the next command ==="
 # The environment that is there stands for the one that `make` would set up.
@@ -26,7 +26,10 @@ def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(docu
     project, repository = trained_once.copy(tmp_path / "home" / "mnist-resnet"), tmp_path / "repository"
     (project.path / "photos").mkdir()
     for name, digit in (("photos/3.png", "3"), ("photos/5.jpg", "5"), ("digit.png", "5")):
-        drawing(digit=digit).save(project.path / name)
+        picture = Image.new("L", (200, 200), 240)
+        font = ImageFont.load_default(160)
+        ImageDraw.Draw(picture).text((100, 100), digit, fill=20, font=font, anchor="mm")
+        picture.save(project.path / name)
     project.commit("pictures")
     project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(repository))
     project.run("git", "remote", "add", "origin", str(repository))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from src.mnist.dataset import CLASS_NAMES
+from src.images.dataset import DIGITS
 from src.reader.head.outlier_head import Predictions
 from src.reader.picture import read_grey
 from src.reader.recognise import Reading, recognise
@@ -94,12 +94,10 @@ class Undecided:
     """
 
     def __init__(self, outlier_score: float = np.nan) -> None:
-        self.class_names, self.outlier_score = list(CLASS_NAMES), outlier_score
+        self.class_names, self.outlier_score = list(DIGITS), outlier_score
 
     def predict(self, images: torch.Tensor) -> Predictions:
-        return Predictions(
-            torch.zeros(len(images), len(CLASS_NAMES)), torch.full((len(images),), float(self.outlier_score))
-        )
+        return Predictions(torch.zeros(len(images), len(DIGITS)), torch.full((len(images),), float(self.outlier_score)))
 
 
 def reading(content: bytes, model: object = None) -> Reading:

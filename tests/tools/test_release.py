@@ -10,7 +10,7 @@ stages:
     cmd: echo of no consequence
     wdir: ../..
     deps:
-      - src/mnist
+      - src/images
       - src/pipeline
 """
 
@@ -20,15 +20,15 @@ def test_after_an_edit_of_a_comment_both_locks_are_mended_in_a_clone_without_dat
     (trained.path / "src/reader/dvc.yaml").write_text(READER)
     trained.run("dvc", "repro", "src/reader/dvc.yaml")
     trained.commit("a reader")
-    source = trained.path / "src/mnist/dataset.py"
+    source = trained.path / "src/images/dataset.py"
     source.write_text(f"# one more comment\n{source.read_text().replace('as NumPy arrays', 'as arrays of NumPy', 1)}")
-    trained.run("sh", "-c", "rm -r data/mnist data/weights models/* .dvc/cache")
+    trained.run("sh", "-c", "rm -r data/images data/weights models/* .dvc/cache")
     named = trained.run(*CHECK, ok=False).stdout
 
     trained.run(*LOCK)
 
     for name in ("download", "train", "evaluate", "report", "outliers"):
-        assert f"src/mnist changed since the committed run of {name}" in named
+        assert f"src/images changed since the committed run of {name}" in named
     assert "5 passed" in trained.run(*CHECK).stdout
     assert "Running stage" not in trained.run("dvc", "repro", "-P", "--allow-missing").stdout
 
@@ -50,8 +50,8 @@ def test_a_changed_result_in_git_is_named(trained):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("src/mnist/dataset.py", "SIDE = 28", "SIDE = 27", "src/mnist/dataset.py changed since the run of "),
-        ("src/mnist/new.py", "", "HALF = 0.5\n", "src/mnist/new.py changed since the run of "),
+        ("src/images/dataset.py", "SIDE = 28", "SIDE = 27", "src/images/dataset.py changed since the run of "),
+        ("src/images/new.py", "", "HALF = 0.5\n", "src/images/new.py changed since the run of "),
         ("params.yaml", "\nlr: 0.", "\nlr: 0.1", "params.yaml changed since the run of train"),
         ("dvc.yaml", "python -m src.evaluate", "python -u -m src.evaluate", "the command of evaluate changed"),
         ("models/model.safetensors", "", "of another run", "models/model.safetensors changed since the run of train"),

@@ -1,19 +1,20 @@
-"""MNIST as NumPy arrays, and ``data/manifest.json``, which says what the ``download`` stage got."""
+"""The images as NumPy arrays, and ``data/manifest.json``, which says what the ``download`` stage got."""
 
 import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from src.pipeline.files import read_json, sha256
-from src.pipeline.paths import MANIFEST_FILE, MNIST_FILES, WRITERS_FILES
+from src.pipeline.paths import IMAGES_FILES, MANIFEST_FILE, WRITERS_FILES
 from src.pipeline.process import UserError
 
-CLASS_NAMES = tuple("0123456789")
-SIDE = 28  # pixels
-MEAN, STD = 0.1307, 0.3081  # of MNIST's training images scaled to [0, 1], as PyTorch's own mnist example has them
+DIGITS = tuple("0123456789")
+SIDE = 28  # pixels, of MNIST's images
 
 
 class Manifest(BaseModel):
@@ -21,9 +22,14 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str  # "mnist" or "sample"
-    training_images: int = Field(gt=0, le=60_000)
-    test_images: int = Field(gt=0, le=10_000)
+    dataset: str  # "mnist", "sample", "fashion_mnist", "kmnist", or the name of the user's folder
+    class_names: tuple[str, ...] = Field(min_length=2)  # what each label stands for
+    side: int  # pixels
+    mean: float  # of the training images scaled to [0, 1], as is the standard deviation
+    std: float
+    training_images: int = Field(gt=0)
+    test_images: int = Field(gt=0)
+    test_split: Literal["published", "class"]  # what holds out the same share of each class of the user's folder
     validation_split: Literal["writer", "class"]  # what holds out whole writers, or the same share of each class
     initial_weights: str  # "imagenet_cntk", "imagenet1k_v1", "random", or the name of the user's file
     weights_file: Annotated[Path, PlainSerializer(Path.as_posix)] | None  # None where the initial weights are random
@@ -35,11 +41,24 @@ class Manifest(BaseModel):
             raise UserError(f"{path} is not the file that {MANIFEST_FILE} names; run `dvc repro -f download`")
 
 
-class Images(NamedTuple):
-    """Images (N, 28, 28) uint8 and their labels (N,) int64."""
+@dataclass(frozen=True)
+class Images:
+    """Images and their labels, which may be a part of a larger array.
 
-    images: np.ndarray
+    Attributes:
+        source: (M, S, S) uint8, which may be mapped from a file.
+        labels: (N,) int64.
+        positions: (N,) int64, where each image lies in ``source``; None where they are all of it, in order.
+    """
+
+    source: np.ndarray
     labels: np.ndarray
+    positions: np.ndarray | None = None
+
+    @property
+    def images(self) -> np.ndarray:
+        """The images in memory, (N, S, S) uint8."""
+        return self.source if self.positions is None else self.source[self.positions]
 
 
 def load_manifest() -> Manifest:
@@ -50,15 +69,22 @@ def load_manifest() -> Manifest:
         raise UserError(f"{MANIFEST_FILE} is missing or damaged; run `dvc repro -f download`") from error
 
 
+def require_digits(class_names: Sequence[str]) -> None:
+    """Raise `UserError` unless a model's classes are the digits."""
+    if tuple(class_names) != DIGITS:
+        names = f"{class_names[0]}, {class_names[1]}, ..."
+        raise UserError(f"the reader of pictures is for digits, not for {names}; for these there is ./predict.py")
+
+
 def load_images(manifest: Manifest, name: str) -> Images:
-    """Load the set ``train`` or ``test`` in the published order.
+    """Map the set ``train`` or ``test``, in the order in which it was published: only what is used is read.
 
     Raises `UserError` where a file is not the downloaded one.
     """
-    for file in MNIST_FILES[name]:
+    for file in IMAGES_FILES[name]:
         manifest.check(file)
-    images, labels = map(read_idx, MNIST_FILES[name])
-    return Images(images, labels.astype(np.int64))
+    images, labels = IMAGES_FILES[name]
+    return Images(np.load(images, mmap_mode="c"), np.load(labels))  # c: PyTorch takes writable arrays
 
 
 def load_writers(manifest: Manifest, name: str) -> np.ndarray | None:
@@ -70,14 +96,3 @@ def load_writers(manifest: Manifest, name: str) -> np.ndarray | None:
         return None
     manifest.check(WRITERS_FILES[name])
     return np.frombuffer(lzma.decompress(WRITERS_FILES[name].read_bytes()), "<u2")
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Read a uint8 array in the IDX format of MNIST's files (http://yann.lecun.com/exdb/mnist/).
-
-    A big-endian header (two zero bytes, the type code 8, the number of dimensions, each dimension in 32 bits), then the
-    values in C order.
-    """
-    content = np.fromfile(path, np.uint8)
-    shape = content[4 : 4 + 4 * content[3]].view(">u4")
-    return content[4 + 4 * len(shape) :].reshape(shape)

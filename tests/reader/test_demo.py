@@ -13,11 +13,11 @@ import psutil
 import pytest
 import requests
 import torch
-from helpers.pictures import drawing, encoded, huge
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from benchmarks.demo import draw
+from pictures import drawing, encoded, huge
 from src.pipeline.process import UserError
 from src.reader.page import app
 from src.reader.picture import read_grey

@@ -17,7 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.pictures import (
+from helpers.project import ROOT, Project, needs_posix
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from benchmarks.scenes import KINDS, marker, thin_pen
+from pictures import (
     FORMATS_AND_MODES,
     MODES_OF_FORMATS,
     Undecided,
@@ -31,12 +36,7 @@ from helpers.pictures import (
     reading,
     seen,
 )
-from helpers.project import ROOT, Project, needs_posix
-from PIL import Image, ImageDraw
-from scipy import ndimage
-
-from benchmarks.scenes import KINDS, marker, thin_pen
-from src.mnist.dataset import load_images, load_manifest
+from src.images.dataset import load_images, load_manifest
 from src.reader.command import STANDARD_INPUT, parse_arguments, read_pictures
 from src.reader.ink import PENALTIES, ink_from_border, ink_from_strokes, thicken
 from src.reader.outliers.mnist_style import to_mnist_style

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.training import MACHINE
+from helpers.training import MACHINE, MNIST_INPUT
 
-from src.mnist.dataset import SIDE, load_images, load_manifest
+from src.images.dataset import DIGITS, SIDE, load_images, load_manifest
 from src.pipeline.process import UserError
 from src.reader.head.outlier_head import (
     HEAD_FILE,
@@ -107,8 +107,8 @@ def test_at_the_threshold_at_most_the_given_share_of_digits_is_taken_for_outlier
 @pytest.mark.parametrize("image_size", [28, 64, 100])
 def test_the_features_go_with_the_networks_own_logits(digits, image_size):
     torch.manual_seed(0)
-    model = build_model(10).eval()
-    inputs = to_input(torch.from_numpy(digits[0][:8]), image_size)
+    model = build_model("resnet18", 10).eval()
+    inputs = to_input(torch.from_numpy(digits[0][:8]), MNIST_INPUT._replace(image_size=image_size))
 
     with torch.inference_mode():
         logits, features = logits_and_features(model, inputs)
@@ -122,10 +122,10 @@ def test_the_features_go_with_the_networks_own_logits(digits, image_size):
 
 def test_a_head_belongs_to_its_model(tmp_path):
     torch.manual_seed(0)
-    model, other = build_model(10), build_model(10)
+    model, other = build_model("resnet18", 10), build_model("resnet18", 10)
     file, model_file = tmp_path / "outliers.safetensors", tmp_path / "model.safetensors"
     file.write_bytes(encode_model(OutlierHead(5), {"model_sha256": weights_hash(model)}))
-    model_file.write_bytes(encode_model(model, model_metadata(28)))
+    model_file.write_bytes(encode_model(model, model_metadata("resnet18", DIGITS, MNIST_INPUT)))
 
     assert not load_outlier_head(file, model).training
     with pytest.raises(UserError, match=r"another model.*make reader"):

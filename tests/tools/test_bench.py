@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.project import quick_params
+from helpers.training import MNIST_INPUT
 
 from benchmarks import rates, to_accuracy, tutorial
 from benchmarks.machine import machine_name
 from benchmarks.to_accuracy import EPOCH, TIMES, first_time
-from src.mnist.dataset import Images
+from src.images.dataset import Images
 from src.resnet.machine import set_up_machine
 
 
@@ -60,7 +61,9 @@ def test_rates_are_measured_of_our_training_and_the_tutorials(digits, torch_as_i
     data = Images(images[:300], labels[:300].astype(np.int64))
     machine = set_up_machine("cpu", "fp32", 0)
     contestants = {
-        "ours": rates.training_steps(quick_params(precision="fp32", batch_size=32), data, machine),
+        "ours": rates.training_steps(
+            quick_params(precision="fp32", batch_size=32, image_size=28), MNIST_INPUT, data, machine
+        ),
         "the tutorial's": tutorial.train(data, 28, machine.device),
     }
 

@@ -1,0 +1,3 @@
+from src.pipeline.process import run
+
+run("src.predict.command")
