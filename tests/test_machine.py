@@ -70,6 +70,19 @@ def test_the_threads_are_as_asked_for_or_as_allowed(monkeypatch, tmp_path, asked
     assert torch.get_num_threads() == threads
 
 
+def test_processes_of_one_project_have_a_gpu_each_as_long_as_there_are_some(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda _: None)
+    monkeypatch.setattr(module, "_taken", [])
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # as the queue sets it
+
+    chosen = [set_up_machine("auto", "fp32", 1).device.index for _ in range(3)]
+    module._taken.pop(0).release()  # as the end of its process does
+
+    assert [*chosen, set_up_machine("auto", "fp32", 1).device.index] == [0, 1, 0, 0]
+
+
 def test_deterministic_algorithms_are_used_and_fp32_is_fp32():
     set_up_machine("cpu", "fp32", 1)
 

@@ -1,5 +1,6 @@
 """Where the arithmetic is done: the device, the precision, the threads."""
 
+import contextlib
 import math
 import os
 import re
@@ -9,10 +10,13 @@ from typing import NamedTuple
 
 import psutil
 import torch
+from filelock import FileLock
 
 from src.pipeline.process import UserError
+from src.pipeline.project import project_root
 
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")  # "quota period", of a container on Linux with cgroup v2
+_taken: list[FileLock] = []  # held until this process ends, however it ends
 
 
 class Machine(NamedTuple):
@@ -88,12 +92,27 @@ def _choose_device(device: str) -> torch.device:
         )
     if found.type == "mps":
         return found  # there is never a second one
-    chosen = torch.device(found.type, _from_torchrun("LOCAL_RANK", 0))
     count = torch.accelerator.device_count()
+    alone = not torch.distributed.is_torchelastic_launched()
+    chosen = torch.device(found.type, _take_free(count) if alone else int(os.environ["LOCAL_RANK"]))
     if chosen.index >= count:
         raise UserError(f"process {chosen.index + 1} on this machine has no {found.type} device: there are {count}")
     torch.accelerator.set_device_index(chosen.index)
     return chosen
+
+
+def _take_free(count: int) -> int:
+    """Take the first of ``count`` GPUs that no other process of this project has, or share the first where none is.
+
+    So experiments side by side (``dvc queue start -j 4``) have one each.
+    """
+    for index in range(count if count > 1 else 0):
+        with contextlib.suppress(OSError):  # it is taken, or nothing can be written here
+            lock = FileLock(project_root() / ".dvc" / "tmp" / f"gpu-{index}.lock", timeout=0)
+            lock.acquire()
+            _taken.append(lock)
+            return index
+    return 0
 
 
 def _is_too_old(accelerator: torch.device) -> bool:
