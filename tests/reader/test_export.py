@@ -19,7 +19,7 @@ from src.reader.export import stage
 from src.reader.export.onnx_classifier import ONNX_FILE, OnnxClassifier
 from src.reader.export.stage import TOLERANCE, encode_onnx
 from src.reader.head.outlier_head import OutlierHead, Predictions, logits_and_features
-from src.resnet.inference import to_input
+from src.resnet.inference import InputFormat, to_input
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
 
@@ -46,7 +46,7 @@ def test_without_torch_it_gives_pytorchs_logits(reader_once, images, tmp_path):
 
     given = json.loads(done.stdout)
     with torch.inference_mode():
-        expected = model(to_input(torch.from_numpy(images), metadata["image_size"])).numpy()
+        expected = model(to_input(torch.from_numpy(images), InputFormat.of_model(metadata))).numpy()
     np.testing.assert_allclose(given["logits"], expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert given["class_names"] == list("0123456789")
     assert json.loads(reader_once.read("metrics/reader/export.json")) == {"same_predictions": 1}
