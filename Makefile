@@ -74,7 +74,8 @@ seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --wei
 requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) -c requirements.txt requirements-demo.in -o requirements-demo.txt
-	$(COMPILE) -c requirements-demo.txt requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) -c requirements-demo.txt requirements-search.in -o requirements-search.txt
+	$(COMPILE) -c requirements-demo.txt -c requirements-search.txt requirements-dev.in -o requirements-dev.txt
 
 setup:  ## make or mend .venv with what the workflow needs
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements.txt
