@@ -9,7 +9,7 @@ export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site-cache
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro verify reader demo lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
+.PHONY: help repro verify reader demo compare lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: setup-demo  ## set up, make the reader where it is missing or of another m
 	@.ci/check-commit
 	@$(RUN) dvc repro --quiet $(if $(wildcard models/model.safetensors),--single-item) src/reader/dvc.yaml
 	@$(RUN) src.reader.page
+
+compare: setup  ## show the experiments of the last commit in the columns that people choose by, the best first
+	@$(RUN) experiments.compare
 
 lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) ruff format --check

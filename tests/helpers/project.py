@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = (  # what a clone holds; a user may have anything else lying about
     ".ci", ".devcontainer", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitattributes", ".github", ".gitignore",
     "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "data/.gitignore", "data/README.md",
-    "data/imagenet", "data/own", "data/writers", "docs", "dvc.yaml",
+    "data/imagenet", "data/own", "data/writers", "docs", "dvc.yaml", "experiments",
     "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "reproductions",
-    "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt", "requirements.in",
-    "requirements.txt", "src", "tests",
+    "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt",
+    "requirements-search.in", "requirements-search.txt", "requirements.in", "requirements.txt", "src", "tests",
 )  # fmt: skip
 needs_posix = pytest.mark.skipif(
     os.name == "nt", reason="needs make, a shell, signals, or the words of errors as POSIX has them"

@@ -1,0 +1,1 @@
+"""What DVC's experiments are for a reader who chooses among them."""
