@@ -9,7 +9,7 @@ export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site-cache
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro verify reader demo compare lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-dev
+.PHONY: help repro verify reader demo compare search lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-search setup-dev
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ demo: setup-demo  ## set up, make the reader where it is missing or of another m
 
 compare: setup  ## show the experiments of the last commit in the columns that people choose by, the best first
 	@$(RUN) experiments.compare
+
+TRIALS ?= 20
+search: setup-search  ## search search/space.yaml for the lowest validation loss, and go on after a kill; TRIALS=20 in all
+	@.ci/check-commit
+	@$(RUN) search --trials $(TRIALS)
 
 lint: setup-dev  ## set up, then check format, code, types and the CI workflows
 	$(RUN) ruff format --check
@@ -85,6 +90,9 @@ setup:  ## make or mend .venv with what the workflow needs
 
 setup-demo:  ## the same with what the page needs
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-demo.txt
+
+setup-search:  ## the same with what the search needs
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-search.txt
 
 setup-dev:  ## the same with what the tests and the linters need
 	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/setup requirements-dev.txt

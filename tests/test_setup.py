@@ -111,7 +111,9 @@ def index(bare) -> str:
     ("name", "larger"),
     [
         ("requirements", "requirements-demo"),
+        ("requirements", "requirements-search"),
         ("requirements-demo", "requirements-dev"),
+        ("requirements-search", "requirements-dev"),
         ("requirements-dev", "requirements-dev"),
     ],
 )

@@ -25,7 +25,8 @@ PARTS = (  # what a clone holds; a user may have anything else lying about
     "data/imagenet", "data/own", "data/writers", "docs", "dvc.yaml", "experiments",
     "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "reproductions",
     "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt",
-    "requirements-search.in", "requirements-search.txt", "requirements.in", "requirements.txt", "src", "tests",
+    "requirements-search.in", "requirements-search.txt", "requirements.in", "requirements.txt", "search", "src",
+    "tests",
 )  # fmt: skip
 needs_posix = pytest.mark.skipif(
     os.name == "nt", reason="needs make, a shell, signals, or the words of errors as POSIX has them"

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 BOUND = "=== the next command ==="
 # The environment that is there stands for the one that `make` would set up.
+BIN = shlex.quote(str(Path(sys.executable).parent))
 PRELUDE = f"""set -e
 exec 2>&1
-make() {{ command make -o setup -o setup-demo -o setup-dev BIN={shlex.quote(str(Path(sys.executable).parent))} "$@"; }}
+make() {{ command make -o setup -o setup-demo -o setup-search -o setup-dev BIN={BIN} "$@"; }}
 """
 
 

@@ -1,0 +1,1 @@
+"""The search for parameters: Optuna says what to try, DVC runs it."""
