@@ -68,7 +68,7 @@ def search(trials: int, params: Params, space: dict[str, BaseDistribution]) -> N
             )
         run_trial(study, next_trial(study, space))
 
-    best = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value)[:5]
+    best = sorted(study.get_trials(states=(TrialState.COMPLETE,)), key=lambda trial: trial.value or 0.0)[:5]
     print(f"\n{'':11} validation loss  accuracy  parameters")
     for trial in best:
         accuracy, values = trial.user_attrs["accuracy"], changes(trial.params, {})
@@ -142,7 +142,7 @@ def run_experiment(name: str, trial: optuna.Trial) -> str:
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 lines.append(line)
                 if line.startswith(("epoch ", "train: going on ")):
                     print(f"  {line}", end="", flush=True)
@@ -151,8 +151,10 @@ def run_experiment(name: str, trial: optuna.Trial) -> str:
                     if trial.should_prune():
                         end_stage(process.pid)
         except KeyboardInterrupt:
-            end_stage(process.pid)
-            process.communicate()  # DVC removes its folder
+            while process.poll() is None:  # DVC may be between two stages; at the end it removes its folder
+                end_stage(process.pid)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=1)
             raise
     return "".join(lines)
 
