@@ -9,7 +9,7 @@ export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site-cache
 RUN = PATH="$$(cd "$(BIN)" && pwd):$$PATH" "$(BIN)/python" -m
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(RUN) uv pip compile --quiet --universal --python-version 3.11
 
-.PHONY: help repro verify reader demo compare search lint test test-all release-check docs walk lock bench seeds requirements setup setup-demo setup-search setup-dev
+.PHONY: help repro verify reader demo compare search lint test test-all release-check docs walk lock bench seeds cluster requirements setup setup-demo setup-search setup-dev
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,13 @@ bench: setup  ## measure: one table, the same figures in benchmarks/results.json
 SEEDS ?=
 seeds: setup  ## run the recipes over five seeds: SEEDS="--recipes default --weights random FILE --seeds 1 2"
 	$(RUN) benchmarks.seeds $(SEEDS)
+
+POINTS ?= cluster/points.txt
+SBATCH ?=
+cluster: setup  ## submit to Slurm an experiment for each line of POINTS=cluster/points.txt; SBATCH="--time 60"
+	@.ci/check-commit
+	PATH="$$(cd "$(BIN)" && pwd):$$PATH" sbatch --array=1-$$(grep -c '' $(POINTS)) $(SBATCH) cluster/job.sh \
+		$$(git rev-parse HEAD) $$(git hash-object -w $(POINTS))
 
 requirements: setup-dev  ## compile requirements*.txt from requirements*.in, for every system and every Python
 	$(COMPILE) requirements.in -o requirements.txt

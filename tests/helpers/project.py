@@ -21,7 +21,7 @@ from src.pipeline.params import Params
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (  # what a clone holds; a user may have anything else lying about
     ".ci", ".devcontainer", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitattributes", ".github", ".gitignore",
-    "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "data/.gitignore", "data/README.md",
+    "CITATION.cff", "LICENSE", "Makefile", "README.md", "benchmarks", "cluster", "data/.gitignore", "data/README.md",
     "data/imagenet", "data/own", "data/writers", "docs", "dvc.yaml", "experiments",
     "models/.gitignore", "predict.py", "pyproject.toml", "pytest.ini", "release", "reproductions",
     "requirements-demo.in", "requirements-demo.txt", "requirements-dev.in", "requirements-dev.txt",
