@@ -36,6 +36,7 @@ if ! has_run; then
   set +m && trap - TERM
 fi
 if ! has_run; then
+  # After `scancel` and `scontrol requeue` the job is COMPLETING: it is Slurm that decides whether it comes back.
   [ -z "${taken_off-}" ] || [ "$(squeue --noheader --job "$SLURM_JOB_ID" --format %T)" != RUNNING ] ||
     scontrol requeue "$SLURM_JOB_ID"
   say "has not run to its end; its clone waits for the next start" && exit 1

@@ -23,7 +23,6 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 AuthType=auth/none
-AuthInfo=cred_expire=2  # a job that is requeued waits for so long, two minutes by default
 CredType=cred/none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -147,6 +146,8 @@ def test_an_array_runs_each_point_once_and_a_job_that_is_taken_off_goes_on_to_th
     wait_until(lambda: logs[0].exists() and "epoch 1/2" in logs[0].read_text())
     # As --signal=B:TERM@90 does when the time is over. Slurm 22.05 signals, says that it can't, and tries again.
     home.run("sh", "-c", "timeout 2 scancel --batch --signal=TERM 1_1 || true", **slurm)
+    wait_until(lambda: home.run("squeue", "--noheader", "--job=1_1", "--format=%T", **slurm).stdout == "PENDING\n")
+    home.run("scontrol", "update", "JobId=1_1", "StartTime=now", **slurm)  # it would wait for two minutes
     wait_until(lambda: not home.run("squeue", "--noheader", **slurm).stdout)
 
     printed = [log.read_text() for log in logs]
