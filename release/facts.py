@@ -1,12 +1,10 @@
 """What the docs say of committed files: a function for each name that stands between their markers."""
 
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -14,17 +12,33 @@ from dvc.repo import Repo
 
 from benchmarks import bench, recipes, seeds, sweep
 from benchmarks.machine import short_name
+from benchmarks.to_accuracy import MEDIAN, PEER, TIMES
 from src.pipeline.params import Params, load_params
-from src.report.page import DATASETS, WEIGHTS, name_weights, table
+from src.report.page import DATASETS, name_weights, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = ("dvc.yaml", "src/reader/dvc.yaml")
-STARTS = {  # by the parameter's value
-    "imagenet": WEIGHTS["imagenet_cntk"],
-    "torchvision": WEIGHTS["imagenet1k_v1"],
-    "random": WEIGHTS["random"],
-    "resnet18-imagenet-cntk.safetensors": "the same, not rounded to eight bits",
-}
+NUMBERS = {1: "one", 2: "two", 4: "four", 8: "eight"}
+TUTORIAL = "the tutorial recipe at 224 px"
+MAIN_ROWS = (  # the tables of the benchmark that most readers look for
+    "training with the defaults",
+    "defaults",
+    TIMES,
+    TUTORIAL,
+)
+
+
+def price() -> str:
+    """The README's first figure: the committed accuracy, and the shortest time that the defaults took."""
+    accuracy = f"**{read('metrics/evaluate/metrics.json')['test']['accuracy']:.2%} test accuracy"
+    if not (times := durations()):
+        return f"{accuracy}**."
+    machine = min(times, key=times.__getitem__)
+    processor, *used = machine.split(", ")
+    threads = next(int(part.split()[0]) for part in used if "thread" in part)
+    kind = ", ".join(part for part in used if part != "cpu" and "thread" not in part and not part.startswith("torch "))
+    cores = f"{NUMBERS.get(threads, threads)} CPU core{'s' * (threads > 1)}"
+    return f"{accuracy} in {times[machine] / 60:.0f} minutes on {cores}** ({processor}, {kind})."
 
 
 def headline() -> str:
@@ -81,8 +95,8 @@ def onnx_size() -> str:
     return f"{next(out['size'] for out in outs if out['path'] == 'models/model.onnx') / 1e6:.0f} MB"
 
 
-def duration() -> str:
-    """How long the defaults take, by machine: the median of the trainings over seeds and the benchmark's whole one."""
+def durations() -> dict[str, float]:
+    """How many seconds the defaults take, by machine: the median of the trainings over seeds and the benchmark's."""
     seconds = defaultdict(list)
     for machine, measured in read("benchmarks/results.json").items():
         if measured.get("defaults", {}).get("epochs") == defaults().epochs:
@@ -90,17 +104,12 @@ def duration() -> str:
     for (recipe, _, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         if recipe == "default":
             seconds[machine] += [run["seconds"] for run in group if run["seconds"] is not None]
-    times = {machine: statistics.median(each) for machine, each in seconds.items() if each}
-    listed = [f"{time / 60:.0f} min on {short_name(machine)}" for machine, time in times.items()]
+    return {machine: statistics.median(each) for machine, each in seconds.items() if each}
+
+
+def duration() -> str:
+    listed = [f"{time / 60:.0f} min on {short_name(machine)}" for machine, time in durations().items()]
     return f"The training takes {'; '.join(listed)}." if listed else "The training has not been timed yet."
-
-
-def last_lines() -> str:
-    """What ``make repro`` ends with, by the command itself."""
-    someone = {"GIT_COMMITTER_NAME": "Someone", "GIT_COMMITTER_EMAIL": "someone@example.com"}  # so all print the same
-    command = [sys.executable, "-m", "src.summary"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | someone, capture_output=True, text=True, check=True)
-    return f"```text\n{done.stdout.strip()}\n```"
 
 
 def stages() -> str:
@@ -116,23 +125,50 @@ def stages() -> str:
 
 
 def parameters() -> str:
-    """Tables of params.yaml: its sections, defaults and comments, and the stages that depend on each."""
+    """A table of params.yaml: its sections, defaults and comments, and the stages that depend on each."""
     pipelines = [yaml.safe_load(text(name))["stages"] for name in PIPELINES if (ROOT / name).exists()]
     read_by = {name: of for pipeline in pipelines for name, of in pipeline.items()}
-    lines = []
+    rows = []
     for line in text("params.yaml").splitlines()[1:]:
         if section := re.fullmatch(r"# (.+)", line):
-            header = table(("parameter", "default", "what it is", "stages that depend on it"), [])
-            lines += ["", f"### {section[1]}", "", header]
+            rows.append((f"**{section[1]}**", "", "", ""))
         elif found := re.fullmatch(r"(\w+): (.+?) +# (.+)", line):
             name, default, meaning = found.groups()
             by = [f"`{stage}`" for stage, of in read_by.items() if name in of["params"] or f"${{{name}}}" in of["cmd"]]
-            lines.append(f"| `{name}` | `{default}` | {meaning} | {', '.join(by) or '-'} |")
-    return "\n".join(lines[1:])
+            rows.append((f"`{name}`", f"`{default}`", meaning, ", ".join(by) or "-"))
+    return table(("parameter", "default", "what it is", "stages that depend on it"), rows)
 
 
 def benchmark() -> str:
-    return "\n".join(bench.table(read("benchmarks/results.json")))
+    return "\n".join(bench.table(measured(lambda title: title in MAIN_ROWS)))
+
+
+def benchmark_rest() -> str:
+    return "\n".join(bench.table(measured(lambda title: title not in MAIN_ROWS)))
+
+
+def speedups() -> str:
+    """How many times as fast training is as what a reader may compare it with, where both were measured."""
+    loops, races = [], []
+    for machine, titles in read("benchmarks/results.json").items():
+        rates, times = titles.get(TUTORIAL, {}), titles.get(TIMES, {})
+        theirs = rates.get("the tutorial's loop, fp32, images/s")
+        ours = {name.split(", ")[1]: rate for name, rate in rates.items() if name.startswith("ours") and theirs}
+        if ours:
+            listed = [f"{rate / theirs:.1f} times as fast in {name}" for name, rate in ours.items()]
+            loops.append(f"{' and '.join(listed)} on {short_name(machine)}")
+        recipe, peer = (times.get(name, {}).get(MEDIAN) for name in ("fastest recipe from random", PEER))
+        if recipe and peer:
+            races.append(f"{peer / recipe:.1f} times as fast on {short_name(machine)}")
+    lines = [f"- Against the tutorial's loop in fp32 at 224 px, ours is {'; '.join(loops)}."] * bool(loops)
+    race = f"- Against {PEER}, the fastest recipe from random weights reaches 99% {'; '.join(races)}."
+    return "\n".join(lines + [race] * bool(races))
+
+
+def measured(wanted: Callable[[str], bool]) -> dict[str, dict]:
+    """Read the benchmark's tables whose titles are wanted, by machine."""
+    results = read("benchmarks/results.json")
+    return {name: {title: rows for title, rows in of.items() if wanted(title)} for name, of in results.items()}
 
 
 def sweeps() -> str:
@@ -141,18 +177,6 @@ def sweeps() -> str:
 
 def several_seeds() -> str:
     return "\n".join(seeds.table(seed_runs(), defaults()))
-
-
-def seeds_in_short() -> str:
-    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # by weights, for each recipe on each machine
-    for (recipe, weights, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
-        accuracies = [run["test_accuracy"] for run in group]
-        figures = f"{statistics.mean(accuracies):.2%} (worst of {len(group)}: {min(accuracies):.2%})"
-        cells[recipe.removesuffix("-from-random"), machine][weights] = figures
-    starts = list(dict.fromkeys(weights for row in cells.values() for weights in row))
-    header = ("recipe", *(f"from {STARTS.get(weights, f'`{weights}`')}" for weights in starts))
-    rows = [(f"`{recipe}`", *(row.get(weights, "-") for weights in starts)) for (recipe, _), row in cells.items()]
-    return table(header, rows)
 
 
 def pictures() -> str:
@@ -205,7 +229,8 @@ def defaults() -> Params:
 FACTS = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
-        answers, benchmark, calibration, doubtful, duration, export, headline, last_lines, onnx_size, outliers,
-        parameters, pictures, reproductions, results, seeds_in_short, several_seeds, stages, standard_error, sweeps,
+        answers, benchmark, benchmark_rest, calibration, doubtful, duration, export, headline, onnx_size, outliers,
+        parameters, pictures, price, reproductions, results, several_seeds, speedups, stages,
+        standard_error, sweeps,
     )
 }  # fmt: skip

@@ -21,7 +21,7 @@ SAME, ROUNDING, DIFFERENT = "the same bytes", "the same to rounding", "different
 MODEL = MODEL_FILE.as_posix()
 SELF_DESCRIPTION = {RUN_FILE.as_posix(), REPORT_FILE.as_posix()}  # name the run's versions and parameters
 METRICS = ("loss", "accuracy")  # of the last epoch
-SAMPLE_TOLERANCE = {  # of seeds 1 to 3 each differs by at least twice as much: docs/reproductions.md
+SAMPLE_TOLERANCE = {  # of seeds 1 to 3 each differs by at least twice as much: docs/reproducibility.md
     "loss": 0.028,
     "accuracy": 0.02,
     "predictions": 0.11,

@@ -83,7 +83,7 @@ def main() -> None:
     name = re.sub(r"[^a-z0-9]+", "-", f"{processor} {found['used']['instructions']} {record['date']}".lower())
     write_json(FOLDER / f"{name}.json", record)
     print("\n".join(sentences(record)))
-    print(f"verify: a pull request with {FOLDER.name}/{name}.json adds this to docs/reproductions.md")
+    print(f"verify: a pull request with {FOLDER.name}/{name}.json adds this to docs/reproducibility.md")
     sys.exit(record["verdict"] == DIFFERENT)
 
 
