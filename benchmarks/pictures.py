@@ -84,12 +84,24 @@ def md5(file: Path) -> str:
 
 
 def table(results: dict) -> list[str]:
-    """The results as a Markdown table."""
-    lines = ["| pictures | number | right | warned of |", "|---|---|---|---|"]
+    """The results as a Markdown table: what is alike, such as ``scenes: plain paper``, in one row with its worst."""
+    groups: dict[str, list[tuple[str, dict]]] = {}
     for kind, counted in results["kinds"].items():
-        total = counted["pictures"]
-        right = "-" if counted["right"] is None else f"{counted['right'] / total:.2%}"
-        lines.append(f"| {kind} | {total:,} | {right} | {counted['warned of'] / total:.2%} |")
+        group, _, name = kind.partition(
+            ":" if kind.startswith("scenes") else ", " if kind.startswith("fonts") else "\0"
+        )
+        groups.setdefault(group, []).append((name.strip(), counted))
+    lines = ["| pictures | number | right | warned of |", "|---|---|---|---|"]
+    for group, rows in groups.items():
+        total = sum(counted["pictures"] for _, counted in rows)
+        warned, right = sum(counted["warned of"] for _, counted in rows), "-"
+        if all(counted["right"] is not None for _, counted in rows):
+            right = f"{sum(counted['right'] for _, counted in rows) / total:.2%}"
+            name, worst = min(rows, key=lambda row: row[1]["right"] / row[1]["pictures"])
+            if len(rows) > 1:
+                right += f" (worst: {name or 'plain'}, {worst['right'] / worst['pictures']:.2%})"
+        kinds = f", {len(rows)} kinds" if len(rows) > 1 else ""
+        lines.append(f"| {group}{kinds} | {total:,} | {right} | {warned / total:.2%} |")
     return lines
 
 

@@ -27,20 +27,35 @@ def test_the_headline_names_data_weights_and_errors_of_that_run(other_run):
     assert facts.results().splitlines()[-1] == f"| test | {test['loss']:.4f} | {test['accuracy']:.2%} |"
 
 
-def test_the_tables_of_seeds_have_a_row_for_each_recipe_and_a_column_for_each_weights(other_run):
+def test_the_first_figure_has_the_shortest_time_and_the_table_of_seeds_a_row_for_each_recipe_and_weights(other_run):
     run = {
         "recipe": "default", "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
-        "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60, "machine": "a laptop, cpu, torch 2.15.0",
-        "wrong": [7],
+        "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60,
+        "machine": "a laptop, cpu, float32, 2 threads, torch 2.15.0", "wrong": [7],
     }  # fmt: skip
     save_runs(other_run.path / "benchmarks/seeds.json", [run, run | {"weights": "own.pth", "seconds": 180}])
+    (other_run.path / "benchmarks/results.json").write_text("{}")
 
-    assert facts.seeds_in_short().splitlines()[::2] == [
-        "| recipe | from random weights | from `own.pth` |",
-        "| `default` | 90.00% (worst of 1: 90.00%) | 90.00% (worst of 1: 90.00%) |",
+    assert facts.price().endswith(" test accuracy in 2 minutes on two CPU cores** (a laptop, float32).")
+    assert facts.duration() == "The training takes 2 min on a laptop (float32, 2 threads)."  # the median of both
+    assert [row.split(" | ")[:2] for row in facts.several_seeds().splitlines()[2:]] == [
+        ["| default", "random"],
+        ["| default", "own.pth"],
     ]
-    assert "2 min on a laptop" in facts.duration()  # the median of both
-    assert facts.duration().endswith("2 min on a laptop.")  # the median of both
+
+
+def test_the_speed_is_told_in_times_where_both_were_measured(other_run):
+    rates = {"the tutorial's loop, fp32, images/s": 10.0, "ours, fp32, images/s": 15.0}
+    times = {facts.PEER: {"median": 90.0}, "fastest recipe from random": {"median": 30.0}}
+    measured = {"a laptop, cpu, torch 2": {facts.TUTORIAL: rates, facts.TIMES: times}, "another, cpu": {"set-up": {}}}
+    (other_run.path / "benchmarks/results.json").write_text(json.dumps(measured))
+
+    loop, race = facts.speedups().splitlines()
+
+    assert "1.5 times as fast in fp32 on a laptop." in loop
+    assert "3.0 times as fast on a laptop." in race
+    assert "ours, fp32" in facts.benchmark()
+    assert "ours, fp32" not in facts.benchmark_rest()
 
 
 def test_the_table_of_reproductions_has_a_row_for_each_record_the_latest_first(other_run):
