@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from dvc.repo import Repo
 
 from benchmarks import bench, recipes, seeds, sweep
 from benchmarks.machine import short_name
@@ -110,18 +109,6 @@ def durations() -> dict[str, float]:
 def duration() -> str:
     listed = [f"{time / 60:.0f} min on {short_name(machine)}" for machine, time in durations().items()]
     return f"The training takes {'; '.join(listed)}." if listed else "The training has not been timed yet."
-
-
-def stages() -> str:
-    """A table of the core's stages."""
-    rows = []
-    with Repo(str(ROOT)) as repo:
-        for stage in repo.stage.load_all("dvc.yaml"):
-            link = f"[`src/{stage.name}`](../src/{stage.name})"
-            cached = [f"`{out.def_path}`" for out in stage.outs if out.use_cache]
-            in_git = [f"`{out.def_path}`" for out in stage.outs if not out.use_cache]
-            rows.append((f"`{stage.name}`", stage.desc, link, ", ".join(cached) or "-", ", ".join(in_git) or "-"))
-    return table(("stage", "what it makes", "source", "in DVC's cache", "in Git"), rows)
 
 
 def parameters() -> str:
@@ -230,7 +217,7 @@ FACTS = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
         answers, benchmark, benchmark_rest, calibration, doubtful, duration, export, headline, onnx_size, outliers,
-        parameters, pictures, price, reproductions, results, several_seeds, speedups, stages,
+        parameters, pictures, price, reproductions, results, several_seeds, speedups,
         standard_error, sweeps,
     )
 }  # fmt: skip
