@@ -98,7 +98,7 @@ def table(results: dict) -> list[str]:
         if all(counted["right"] is not None for _, counted in rows):
             right = f"{sum(counted['right'] for _, counted in rows) / total:.2%}"
             name, worst = min(rows, key=lambda row: row[1]["right"] / row[1]["pictures"])
-            if len(rows) > 1:
+            if worst["right"] * total < worst["pictures"] * sum(counted["right"] for _, counted in rows):
                 right += f" (worst: {name or 'plain'}, {worst['right'] / worst['pictures']:.2%})"
         kinds = f", {len(rows)} kinds" if len(rows) > 1 else ""
         lines.append(f"| {group}{kinds} | {total:,} | {right} | {warned / total:.2%} |")
