@@ -10,7 +10,7 @@ from benchmarks.recipes import fastest
 
 SEEDS = (1, 2, 3, 4, 5)  # the recipes were chosen with others
 PEER, PEER_SEEDS = "PyTorch's mnist example", (1, 3, 5)
-GOALS = (0.99, 0.995)
+GOAL = 0.99
 TIMES = "seconds to 99%, median and each seed"
 MEDIAN = "median"
 EPOCH = re.compile(r"^epoch.* test (?:[\d.]+ |accuracy )([\d.]+)%")
@@ -19,14 +19,14 @@ EPOCH = re.compile(r"^epoch.* test (?:[\d.]+ |accuracy )([\d.]+)%")
 def measure_times(
     common: Mapping[str, object], weights: list[str], known: Mapping[str, Mapping]
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Time the fastest recipes and what else a user might run, in turns; then one whole training with the defaults.
+    """Time the fastest recipes and what else a user might run, in turns.
 
     It takes an hour or more. So each group of rows is yielded with its title as more of it is known, and a run that
     is known is not made again.
 
     Args:
         common: parameters of all runs.
-        weights: what the fastest recipe starts from; the defaults start from the first of them.
+        weights: what the fastest recipe starts from.
         known: the groups of rows that an earlier call yielded on this machine.
     """
     rows = {name: dict(row) for name, row in known.get(TIMES, {}).items()}
@@ -35,11 +35,9 @@ def measure_times(
             row = rows.setdefault(name, {MEDIAN: None})
             if str(seed) not in row:
                 with project_copy(common | overrides) as root:
-                    row[str(seed)] = first_time(GOALS[0], run_module(root, command))
+                    row[str(seed)] = first_time(GOAL, run_module(root, command))
                 row[MEDIAN] = median([seconds for key, seconds in row.items() if key != MEDIAN])
                 yield TIMES, {name: {MEDIAN: row[MEDIAN]} | dict(sorted(row.items())) for name, row in rows.items()}
-    if "defaults" not in known:
-        yield "defaults", defaults(common | {"weights": weights[0]})
 
 
 def contestants(seed: int, weights: list[str]) -> Iterator[tuple[str, dict[str, object], list[str]]]:
@@ -60,15 +58,3 @@ def median(seconds: Iterable[float | None]) -> float | None:
     """Take the median, where a run that misses counts as infinite; None where half of them or more miss."""
     middle = statistics.median_high([float("inf") if one is None else one for one in seconds])
     return middle if middle < float("inf") else None
-
-
-def defaults(overrides: Mapping[str, object]) -> dict[str, object]:
-    """Make a whole training with the defaults, seed 0: when it passes each goal, and when it ends."""
-    with project_copy(overrides) as root:
-        lines = list(run_module(root, ["src.train"]))
-    return {
-        "start from": Path(str(overrides["weights"])).name,
-        "epochs": sum(line.startswith("epoch ") for _, line in lines),
-        **{f"seconds to {goal:.1%}": first_time(goal, lines) for goal in GOALS},
-        "seconds in all": lines[-1][0],
-    }

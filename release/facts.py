@@ -23,7 +23,6 @@ UNSET = "GOMP_SPINCOUNT unset"
 TUTORIAL = "the tutorial recipe at 224 px"
 MAIN_ROWS = (  # the tables of the benchmark that most readers look for
     "training with the defaults",
-    "defaults",
     TIMES,
     TUTORIAL,
 )
@@ -97,11 +96,8 @@ def onnx_size() -> str:
 
 
 def durations() -> dict[str, float]:
-    """How many seconds the defaults take, by machine: the median of the trainings over seeds and the benchmark's."""
+    """How many seconds the defaults take, by machine: the median of the trainings over seeds."""
     seconds = defaultdict(list)
-    for machine, measured in read("benchmarks/results.json").items():
-        if measured.get("defaults", {}).get("epochs") == defaults().epochs:
-            seconds[machine].append(measured["defaults"]["seconds in all"])
     for (recipe, _, machine), group in seeds.by_kind(seed_runs(), defaults()).items():
         if recipe == "default":
             seconds[machine] += [run["seconds"] for run in group if run["seconds"] is not None]
