@@ -1,6 +1,5 @@
 """Any state of the checkout: it works, or one line says what to type, and nothing is lost."""
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -51,19 +50,6 @@ def test_a_clone_in_which_dvc_would_lose_a_commit_or_hang_is_noticed_before_the_
 
     assert len(warnings) == (named is not None)
     assert all(named in line for line in warnings)
-
-
-@pytest.mark.slow
-def test_after_a_refused_experiment_the_command_of_the_page_brings_the_parameters_back_ten_times(project):
-    (command,) = set(re.findall(r"`(touch [^`]+)`", project.read("docs/troubleshooting.md")))
-    before = project.read("params.yaml")
-    assert "lr: 0.004" in before
-
-    for _ in range(10):
-        project.run("dvc", "exp", "run", "-S", "lr=7.004", ok=False)  # DVC leaves it there, and no byte longer
-        assert "lr: 7.004" in project.read("params.yaml")
-        project.run("sh", "-c", command)
-        assert project.read("params.yaml") == before
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def draw_folder(folder: Path, *, test: bool = True, count: int = 20) -> Path:
     return folder
 
 
-def test_a_folder_of_pictures_goes_through_the_workflow_with_another_network(project, fails):
+def test_a_folder_of_pictures_goes_through_the_workflow_with_another_network(project):
     draw_folder(project.path / "data/own/shapes")
     project.set_params(
         dataset="data/own/shapes", network="resnet34", weights="random", batch_size=10, epochs=2, image_size=32
@@ -84,7 +84,6 @@ def test_a_folder_of_pictures_goes_through_the_workflow_with_another_network(pro
     answer = json.loads(project.run("python", "predict.py", "--json", picture).stdout)
     assert answer["file"] == picture
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    fails(project.run("python", "-m", "src.reader.outliers", ok=False), "digits", "circle")
 
     # An unchanged picture runs nothing, a changed one the training.
     (project.path / picture).touch()

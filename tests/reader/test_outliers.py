@@ -120,6 +120,14 @@ def test_the_features_go_with_the_networks_own_logits(digits, image_size):
     torch.testing.assert_close(trimmed_features, features, rtol=1e-2, atol=1e-2)
 
 
+def test_a_model_of_other_classes_than_digits_is_refused(reader_once, monkeypatch):
+    monkeypatch.chdir(reader_once.path)
+    monkeypatch.setattr(stage, "load_model", lambda _: (None, {"class_names": ["circle", "square"]}))
+
+    with pytest.raises(UserError, match="digits, not for circle"):
+        stage.main()
+
+
 def test_a_head_belongs_to_its_model(tmp_path):
     torch.manual_seed(0)
     model, other = build_model("resnet18", 10), build_model("resnet18", 10)

@@ -53,3 +53,16 @@ def test_the_readme_leads_to_each_page():
 @pytest.mark.parametrize("message", messages_of_errors())
 def test_each_message_of_a_stage_is_in_troubleshooting(message):
     assert message in read("docs/troubleshooting.md")
+
+
+@pytest.mark.slow
+def test_after_a_refused_experiment_the_command_of_the_page_brings_the_parameters_back_ten_times(project):
+    (command,) = set(re.findall(r"`(touch [^`]+)`", project.read("docs/troubleshooting.md")))
+    before = project.read("params.yaml")
+    assert "lr: 0.004" in before
+
+    for _ in range(10):
+        project.run("dvc", "exp", "run", "-S", "lr=7.004", ok=False)  # DVC leaves it there, and no byte longer
+        assert "lr: 7.004" in project.read("params.yaml")
+        project.run("sh", "-c", command)
+        assert project.read("params.yaml") == before
