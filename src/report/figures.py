@@ -24,6 +24,7 @@ LINES = {
     "validation": {"color": VERMILION, "linestyle": "--", "marker": "^"},
     "test": {"color": BLUE, "linestyle": "-", "marker": "o"},
 }
+WIDTH = 8  # inches
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 MOST_NUMBERED, MOST_NAMED = 20, 50  # classes: more of them have cells without numbers, and some of them no name
 LONGEST_NAME = 12  # characters
@@ -47,7 +48,7 @@ STYLE = {
 @matplotlib.rc_context(STYLE)
 def learning_curves(loss: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]) -> bytes:
     """Draw loss (log scale) and accuracy by epoch, a line for each set that the run had."""
-    figure = Figure(figsize=(8, 3.6))
+    figure = Figure(figsize=(WIDTH, 3.6))
     left, right = figure.subplots(1, 2)
     for axes, curves in ((left, loss), (right, accuracy)):
         for name, values in curves.items():
@@ -76,7 +77,7 @@ def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, class_names: Seq
     """
     classes = len(class_names)
     counts = sklearn.metrics.confusion_matrix(actual, predicted, labels=range(classes))
-    figure = Figure(figsize=(6, 6) if classes <= MOST_NUMBERED else (8, 8))
+    figure = Figure(figsize=(WIDTH, 7))
     axes = figure.subplots()
     most = max(10, counts.max())
     axes.imshow(np.ma.masked_equal(counts, 0), cmap="Blues", norm=LogNorm(1, most))  # or 1 and 100 would look alike
@@ -120,7 +121,7 @@ def most_confident_mistakes(
     """
     wrong = np.flatnonzero(predicted != actual)
     wrong = wrong[np.argsort(-confidences[wrong], kind="stable")]
-    figure = Figure(figsize=(8, 4.8))
+    figure = Figure(figsize=(WIDTH, 4.8))
     figure.suptitle("The most confident mistakes" if len(wrong) else "No mistakes")
     if doubted[wrong[: SHEET_ROWS * SHEET_COLUMNS]].any():
         figure.supxlabel("? people doubt this label", fontsize="small")
@@ -144,7 +145,7 @@ def reliability_diagram(bins: Mapping[str, np.ndarray], expected_error: float) -
             ``confidence``, ``accuracy``.
         expected_error: the expected calibration error.
     """
-    figure = Figure(figsize=(6.4, 6))
+    figure = Figure(figsize=(WIDTH, 6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw_bins(upper, bins, "accuracy", "accuracy in the bin")
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")

@@ -8,11 +8,23 @@ from src.pipeline.paths import PICTURES_DIR, SETS, TRY_AGAIN
 
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 MISTAKES, RELIABILITY = "mistakes.png", "reliability.png"
-TITLES = {
-    CURVES: "Learning curves: loss and accuracy of each set by epoch",
-    CONFUSION: "Confusion matrix of the test set",
-    MISTAKES: "The most confident mistakes: image, truth, guess, confidence",
-    RELIABILITY: "Reliability diagram: accuracy against confidence, and the images in each bin",
+TITLES = {  # and how to read each
+    CURVES: (
+        "Learning curves: loss and accuracy of each set by epoch",
+        "Where validation and test stop falling with train, the network learns its images by heart.",
+    ),
+    CONFUSION: (
+        "Confusion matrix of the test set",
+        "A row holds the images of one true class, right on the diagonal. Darker is more, on a log scale.",
+    ),
+    MISTAKES: (
+        "The most confident mistakes: image, truth, guess, confidence",
+        "The network was surest of the first, row by row.",
+    ),
+    RELIABILITY: (
+        "Reliability diagram: accuracy against confidence, and the images in each bin",
+        "Below the diagonal the network is too sure of itself. Bins with few images say little.",
+    ),
 }
 WEIGHTS = {
     "imagenet_cntk": "ImageNet weights (Microsoft's, trained with CNTK)",
@@ -78,7 +90,7 @@ def write_page(
             if doubtful
             else []
         ),
-        *(f"![{title}]({PICTURES_DIR.name}/{name})" for name, title in TITLES.items()),
+        *(f"![{title}]({PICTURES_DIR.name}/{name})\n\n{reading}" for name, (title, reading) in TITLES.items()),
         "## Class by class" if len(scores) <= MOST_LISTED else f"## The {MOST_LISTED} classes with the lowest F1",
         table(
             ("class", "precision", "recall", "F1"),
