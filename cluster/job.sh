@@ -20,7 +20,7 @@ if [ ! -e "$clone" ]; then
   git -C "$clone.new" remote set-url origin "$(git remote get-url origin)"
   [ ! -e .dvc/config.local ] || cp .dvc/config.local "$clone.new/.dvc/"
   dvc --cd "$clone.new" config --local cache.dir "$(dvc cache dir)"
-  dvc remote list | while IFS=$'\t ' read -r remote url _; do # a relative path means another folder there
+  COLUMNS=10000 dvc remote list | while IFS=$'\t ' read -r remote url _; do # a relative path means another folder there
     dvc --cd "$clone.new" remote modify --local "$remote" url "$url"
   done
   mv "$clone.new" "$clone"

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchvision.transforms.v2 import functional as TF
 
 from src.images.dataset import SIDE, load_images, load_manifest
 from src.pipeline.files import write_file, write_json
@@ -21,7 +23,7 @@ from src.reader.head.outlier_head import (
     load_outlier_head,
     logits_and_features,
 )
-from src.resnet.inference import InputFormat, to_input
+from src.resnet.inference import InputFormat, to_unit_range
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import METADATA_KEY, load_model
 from src.resnet.network import TrimmedConv2d, trim
@@ -74,7 +76,11 @@ class WholeModel(nn.Module):
         self.model, self.head, self.form = model, head, form
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, features = logits_and_features(self.model, to_input(images, self.form))
+        batch = TF.normalize(to_unit_range(images), [self.form.mean], [self.form.std])
+        # `to_input` by one operator: to enlarge, antialiasing changes nothing, and the reader takes images of `SIDE`.
+        factor = self.form.image_size / SIDE
+        inputs = batch if factor == 1 else F.interpolate(batch, scale_factor=factor, mode="bilinear")
+        logits, features = logits_and_features(self.model, inputs)
         return logits, self.head(features)
 
 
