@@ -104,7 +104,7 @@ def test_without_a_test_set_a_share_of_each_class_is_held_out(in_project):
     assert manifest.test_split == "class"
     assert np.bincount(train.labels).tolist() == [16] * 3
     assert np.bincount(test.labels).tolist() == [4] * 3
-    everything = {read_picture(file, 28).tobytes() for file in folder.rglob("*.*")}
+    everything = {read_picture(file, manifest.side).tobytes() for file in folder.rglob("*.*")}
     assert {image.tobytes() for image in (*train.images, *test.images)} == everything
 
 

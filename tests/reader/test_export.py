@@ -81,13 +81,13 @@ def test_it_is_one_sound_file_that_holds_no_weight_that_only_meets_padding(proto
 def test_runtimes_of_2023_can_open_it(proto):
     """Opset 18 and version 8 of the format came in 2022. onnxruntime 1.16.3 and OpenCV 4.8.1 of 2023 were tried.
 
-    OpenCV 4.8.1 takes no change of dimensions before the first convolution.
+    OpenCV 4.8.1 takes no other change of dimensions before the first convolution than one `Resize`.
     """
     operators = [node.op_type for node in proto.graph.node]
 
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 18)]
     assert proto.ir_version == 8
-    assert operators[: operators.index("Conv")] == ["Cast", "Div", "Sub", "Div"]
+    assert operators[: operators.index("Conv")] == ["Cast", "Div", "Sub", "Div", "Resize"]
 
 
 def test_it_says_what_goes_in_what_comes_out_and_what_the_models_own_file_says(reader_once):
