@@ -1,4 +1,4 @@
-"""ResNet-18 for one channel: trimmed it is the same network, and it gives each image its own logits.
+"""A ResNet for one channel: trimmed it is the same network, and it gives each image its own logits.
 
 Networks are compared in float64: there rounding is a millionth of what it is in float32, and hides no mistake.
 """
@@ -16,12 +16,17 @@ from src.resnet.machine import Machine
 from src.resnet.network import TrimmedConv2d, build_model, trim, untrim
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """A network that is not trimmed. Read it only."""
+def build(network: str) -> nn.Module:
+    """A network that is not trimmed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_model("resnet18", 10)
+        return build_model(network, 10)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A ResNet-18 that is not trimmed. Read it only."""
+    return build("resnet18")
 
 
 def draw(*shape) -> torch.Tensor:
@@ -62,9 +67,18 @@ def logits_and_gradients(model, inputs) -> tuple[torch.Tensor, dict[str, torch.T
     return logits.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("image_size", "training"), [(28, True), (28, False), (64, True)])
-def test_outputs_and_gradients_are_those_of_the_plain_network(plain, image_size, training):
-    inputs = draw(4, 1, image_size, image_size)
+@pytest.mark.parametrize(
+    ("network", "image_size", "training"),
+    [
+        ("resnet18", 28, True),
+        ("resnet18", 28, False),
+        ("resnet18", 64, True),
+        ("resnet34", 32, False),
+        ("resnet50", 32, False),
+    ],
+)
+def test_outputs_and_gradients_are_those_of_the_plain_network(network, image_size, training):
+    plain, inputs = build(network), draw(4, 1, image_size, image_size)
     ours = trim(plain, image_size).double().train(training)
     theirs = copy.deepcopy(plain).double().train(training)
 
