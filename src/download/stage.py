@@ -77,9 +77,8 @@ def main() -> None:
     if warnings:
         print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
     print(
-        f"download: {manifest.dataset}, {manifest.training_images:,} images for training and "
-        f"{manifest.test_images:,} for the test, of {len(manifest.class_names)} classes; "
-        f"initial weights {manifest.initial_weights}; see {MANIFEST_FILE}"
+        f"download: {manifest.dataset}, {manifest.training_images:,} + {manifest.test_images:,} images of "
+        f"{len(manifest.class_names)} classes; {manifest.initial_weights} weights; see {MANIFEST_FILE}"
     )
 
 
