@@ -8,10 +8,12 @@ import numpy as np
 
 from src.download.fetch import resolve
 from src.pictures.read import read_picture
+from src.pipeline.params import DATASETS
 from src.pipeline.process import UserError
 from src.sampling.split import hold_out_by_class
 
 MOST_CLASSES = 1000
+SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file managers; .dvcignore names them
 TEST_SHARE = 0.2  # of each class, where the folder has no test set
 
 
@@ -36,10 +38,12 @@ def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part
         is none, a share of each class is held out for it.
 
     Raises:
-        UserError: a folder is missing or empty, there are too few classes or too many, two of them have one name but
+        UserError: a folder has the name of a published data set, is missing or empty, there are too few classes or too many, two of them have one name but
             for upper and lower case, or the test set has a class that the training set lacks.
     """
     folder = resolve(path)
+    if folder.name in DATASETS:
+        raise UserError(f"{path}: a folder of this name would pass for the published data set; rename it")
     train = folder / "train" if (folder / "train").is_dir() else folder
     class_names = _find_classes(train)
     if not 2 <= len(class_names) <= MOST_CLASSES:
@@ -49,14 +53,8 @@ def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part
         known = _find_classes(test)
         if strangers := sorted(set(known) - set(class_names)):
             raise UserError(f"{test / strangers[0]} is a class that {train} lacks")
-        return (
-            class_names,
-            {
-                "train": Part(files, labels, side),
-                "test": Part(*_find_files(test, known, class_names), side),
-            },
-            True,
-        )
+        parts = {"train": Part(files, labels, side), "test": Part(*_find_files(test, known, class_names), side)}
+        return class_names, parts, True
     held_out = hold_out_by_class(labels, round(TEST_SHARE * len(labels)))
     for label, name in enumerate(class_names):
         if len(set(held_out[labels == label])) < 2:
@@ -80,10 +78,14 @@ def _find_classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _is_systems(path: Path) -> bool:
+    return any(path.match(name) for name in SYSTEM_FILES)
+
+
 def _find_files(folder: Path, names: tuple[str, ...], class_names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
     files, labels = [], []
     for name in names:
-        found = sorted(path for path in (folder / name).rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file() and not _is_systems(path))
         if not found:
             raise UserError(f"{folder / name} has no pictures")
         files += found

@@ -11,7 +11,7 @@ from numpy.lib.format import write_array_header_1_0
 from tqdm import tqdm
 
 from src.download.fetch import FetchError, from_environment
-from src.download.folder import find_pictures
+from src.download.folder import SYSTEM_FILES, find_pictures
 from src.download.initial_weights import (
     RANDOM,
     WEIGHTS_FILES,
@@ -30,7 +30,6 @@ from src.pipeline.paths import IMAGES_DIR, IMAGES_FILES, MANIFEST_FILE, TRY_AGAI
 from src.pipeline.process import UserError, require_unchanged_inputs
 
 WITHOUT_TORCHVISION = "-S weights=random, or -S weights=FILE with a copy of that file"
-SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # left by file managers; .dvcignore names them
 
 
 def main() -> None:
