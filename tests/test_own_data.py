@@ -95,6 +95,7 @@ def test_a_folder_of_pictures_goes_through_the_workflow_with_another_network(pro
 
 def test_without_a_test_set_a_share_of_each_class_is_held_out(in_project):
     folder = draw_folder(in_project.path / "shapes", test=False)
+    (folder / SHAPES[0] / "Thumbs.db").write_bytes(b"a file manager's")
     in_project.set_params(dataset="./shapes", weights="random")
 
     download.main()
@@ -104,7 +105,7 @@ def test_without_a_test_set_a_share_of_each_class_is_held_out(in_project):
     assert manifest.test_split == "class"
     assert np.bincount(train.labels).tolist() == [16] * 3
     assert np.bincount(test.labels).tolist() == [4] * 3
-    everything = {read_picture(file, manifest.side).tobytes() for file in folder.rglob("*.*")}
+    everything = {read_picture(file, manifest.side).tobytes() for file in folder.rglob("[0-9]*.*")}
     assert {image.tobytes() for image in (*train.images, *test.images)} == everything
 
 
@@ -148,7 +149,11 @@ def test_a_folder_that_is_not_as_it_should_be_is_one_line_that_names_the_place(i
 
 @pytest.mark.parametrize(
     ("dataset", "weights", "named"),
-    [("./no such folder", "random", "no such folder"), ("sample", "imagenet", "resnet50")],
+    [
+        ("./no such folder", "random", "no such folder"),
+        ("./mnist", "random", "./mnist: .*rename it"),
+        ("sample", "imagenet", "resnet50"),
+    ],
 )
 def test_what_is_not_there_or_of_another_network_is_named(in_project, dataset, weights, named):
     in_project.set_params(dataset=dataset, weights=weights, network="resnet50")
