@@ -38,8 +38,9 @@ def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part
         is none, a share of each class is held out for it.
 
     Raises:
-        UserError: a folder has the name of a published data set, is missing or empty, there are too few classes or too many, two of them have one name but
-            for upper and lower case, or the test set has a class that the training set lacks.
+        UserError: a folder is missing or empty, or has the name of a published data set, there are too few classes or
+            too many, two of them have one name but for upper and lower case, or the test set has a class that the
+            training set lacks.
     """
     folder = resolve(path)
     if folder.name in DATASETS:
