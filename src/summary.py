@@ -14,7 +14,7 @@ from src.pipeline.paths import (
     TRAIN_METRICS_FILE,
     TRY_AGAIN,
 )
-from src.pipeline.process import exit_code
+from src.pipeline.process import exit_code, print_styled
 from src.report.page import fell_back, name_weights
 
 ACTIVATE = ". .venv/bin/activate"
@@ -24,9 +24,10 @@ def main() -> None:
     params = load_params()
     test, train = read_json(EVALUATE_METRICS_FILE)["test"], read_json(TRAIN_METRICS_FILE)
     print()
-    print(
+    print_styled(
         f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images, "
-        f"from {name_weights(train['initial_weights'])}"
+        f"from {name_weights(train['initial_weights'])}",
+        "bold green",
     )
     if SPEED_FILE.exists():  # not where the run cache had the training
         speed = {name: [float(value) for value in values] for name, values in read_columns(SPEED_FILE).items()}

@@ -15,7 +15,7 @@ from helpers.project import ROOT, needs_posix
 
 from src.pipeline import process
 from src.pipeline.inputs import hash_inputs
-from src.pipeline.process import INTERRUPTED, UserError, exit_code
+from src.pipeline.process import INTERRUPTED, UserError, exit_code, print_styled
 from src.train.signals import StopSignal
 
 STAGE = """
@@ -27,6 +27,20 @@ def main():
     print("printed")
     {body}
 """
+
+
+@needs_posix  # a pseudo-terminal
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_an_error_is_coloured_on_a_terminal_alone(monkeypatch, variables, coloured):
+    controller, terminal = os.openpty()
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    with os.fdopen(terminal, "w") as stream:
+        print_styled("error: [so] " * 20, "red", stream)
+    with os.fdopen(controller, "rb") as shown:
+        line = shown.read1().decode().rstrip()
+    assert ("\x1b[31m" in line) is coloured
+    assert ("error: [so] " * 20).rstrip() in line  # and not wrapped
 
 
 @pytest.fixture

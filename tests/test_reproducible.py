@@ -27,7 +27,7 @@ def platform_key(project: Project) -> str:
         info, caches = platform.processor(), []
     processor = re.findall(r"^(?:vendor_id|cpu family|model)\s*: (.*)", info, re.M)[:3] or [info]
     sizes = [path.read_text().strip() for path in caches]
-    (machine,) = re.findall(r"^train: .* steps on (.*)", project.repro.stdout, re.M)
+    (machine,) = re.findall(r"^train: on (.*)", project.repro.stdout, re.M)
     return f"torch {torch.__version__}, {' '.join(processor)}, caches {' '.join(sizes)}, {machine}"
 
 

@@ -27,7 +27,7 @@ from src.images.dataset import DIGITS, Manifest, load_manifest
 from src.pipeline.files import replace_file, sha256, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import IMAGES_DIR, IMAGES_FILES, MANIFEST_FILE, TRY_AGAIN, WEIGHTS_DIR, WRITERS_FILES
-from src.pipeline.process import UserError, require_unchanged_inputs
+from src.pipeline.process import UserError, print_styled, require_unchanged_inputs
 
 WITHOUT_TORCHVISION = "-S weights=random, or -S weights=FILE with a copy of that file"
 
@@ -74,7 +74,7 @@ def main() -> None:
     manifest = describe(data, initial_weights)
     write_json(MANIFEST_FILE, manifest.model_dump(mode="json"))
     if warnings:
-        print("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]))
+        print_styled("\n".join(["", "!" * 80, *(f"!! {line}" for line in warnings), "!" * 80, ""]), "bold yellow")
     print(
         f"download: {manifest.dataset}, {manifest.training_images:,} + {manifest.test_images:,} images of "
         f"{len(manifest.class_names)} classes; {manifest.initial_weights} weights; see {MANIFEST_FILE}"

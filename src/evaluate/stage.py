@@ -11,7 +11,7 @@ from src.images.dataset import load_images, load_manifest, load_writers
 from src.pipeline.files import write_json, write_table
 from src.pipeline.params import load_params
 from src.pipeline.paths import CALIBRATION_FILE, CLASSES_FILE, EVALUATE_METRICS_FILE, MODEL_FILE, PREDICTIONS_FILE
-from src.pipeline.process import require_unchanged_inputs
+from src.pipeline.process import print_styled, require_unchanged_inputs
 from src.resnet.inference import InputFormat, predict_logits, predict_probabilities
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import load_model
@@ -60,7 +60,8 @@ def main() -> None:
     write_table(CLASSES_FILE, class_table(actual, predicted, class_names))
     write_table(CALIBRATION_FILE, calibration)
     write_table(PREDICTIONS_FILE, prediction_table(actual, predicted, confidences, class_names))
-    print(f"evaluate: {test['errors']} errors in {test['images']:,} test images, accuracy {test['accuracy']:.2%}")
+    errors = f"{test['errors']} errors in {test['images']:,} test images"
+    print_styled(f"evaluate: {errors}, accuracy {test['accuracy']:.2%}", "bold green")
 
 
 def standard_error(values: np.ndarray, clusters: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from src.pipeline.environment import close_environment
 from src.pipeline.inputs import hash_inputs
@@ -71,9 +71,9 @@ def exit_code(main: Callable[[], object]) -> int:
     except OSError as error:
         return _fail(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
     except Interrupted as error:
-        return _fail(f"interrupted: {error}", error.exit_code)
+        return _fail(f"interrupted: {error}", error.exit_code, "yellow")
     except KeyboardInterrupt:
-        return _fail(INTERRUPTED, 128 + signal.SIGINT)
+        return _fail(INTERRUPTED, 128 + signal.SIGINT, "yellow")
     except SystemExit as error:  # argparse's
         return error.code if isinstance(error.code, int) else _fail(error.code) if error.code else 0
     except BaseException as error:
@@ -121,8 +121,20 @@ def imported_sources() -> list[Path]:
     return sorted(Path(file) for file in files if file and Path(file).is_relative_to(ROOT / "src"))
 
 
-def _fail(line: str, code: int = 1) -> int:
-    print(line, file=sys.stderr)
+def print_styled(line: str, style: str, stream: TextIO | None = None) -> None:
+    """Print a line, on stdout by default; on a terminal in a style of rich's, unless ``NO_COLOR`` is set."""
+    stream = stream or sys.stdout
+    if stream.isatty():
+        from rich.console import Console  # here, since it takes 0.15 s, and most processes print no such line
+        from rich.text import Text
+
+        Console(file=stream).print(Text(line, style), soft_wrap=True)
+    else:
+        print(line, file=stream)
+
+
+def _fail(line: str, code: int = 1, style: str = "bold red") -> int:
+    print_styled(line, style, sys.stderr)
     return code
 
 

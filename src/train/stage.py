@@ -41,8 +41,9 @@ def main() -> None:
         machines = " and ".join(dict.fromkeys(group.all_gather(str(machine))))
         trainer.say(
             f"train: {len(sets['train'].labels):,} images, {manifest.initial_weights} initial weights, "
-            f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps on {machines}"
+            f"{params.epochs:g} epoch{'s' * (params.epochs > 1)}, {trainer.total_steps} steps"
         )
+        trainer.say(f"train: on {machines}")
         if "validation" in sets:
             by = {"writer": "all images of some writers", "class": "the same share of each class"}
             held_out = len(sets["validation"].labels)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from src.images.dataset import Images
 from src.pipeline.params import Params
-from src.pipeline.process import Interrupted, UserError
+from src.pipeline.process import Interrupted, UserError, print_styled
 from src.resnet.inference import InputFormat, predict_logits
 from src.resnet.machine import Machine
 from src.train.batches import Batch, Batches, ImagesOnDevice
@@ -191,7 +191,8 @@ class Trainer:
             try:
                 self._checkpoint.save(self.state.step, state)
             except UserError as error:
-                print(f"warning: {error}; training goes on without this checkpoint", file=sys.stderr)
+                warning = f"warning: {error}; training goes on without this checkpoint"
+                print_styled(warning, "yellow", sys.stderr)
                 return False
         return True
 

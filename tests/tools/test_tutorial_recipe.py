@@ -71,5 +71,5 @@ def test_the_recipe_runs_for_a_few_steps(project, digits):
     done = project.run("python", "-m", "src.train")
 
     _, metadata = load_model(project.path / "models/model.safetensors")
-    assert "17 images, random initial weights, 1 epoch, 2 steps on" in done.stdout
+    assert "17 images, random initial weights, 1 epoch, 2 steps\n" in done.stdout
     assert metadata["image_size"] == 224

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from src.images.dataset import Images, load_manifest, require_digits
 from src.pipeline.files import write_file, write_json
@@ -57,7 +58,8 @@ def main() -> None:
     print(f"outliers: drawing {len(OUTLIERS)} kinds of what is not a digit")
     materials = Materials(by_class(train), load_fonts(*FONTS), make_numpy_generator(params.seed, "outliers"))
     chosen = make_numpy_generator(params.seed, "digits").permutation(len(train.images))[:DIGITS]
-    drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in OUTLIERS.items()])
+    kinds = tqdm(OUTLIERS.items(), "drawing", disable=None, leave=False, unit=" kinds")
+    drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in kinds])
     head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
     set_threshold(head, features(validation.images), FALSE_POSITIVE_RATE)
 
@@ -74,8 +76,8 @@ def main() -> None:
     require_unchanged_inputs()
     write_file(HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
     write_json(RATES_FILE, rates)
-    table = ", ".join(f"{kind} {share:.0%}" for kind, share in detected.items())
-    print(f"outliers: called unlike any digit: {rates['false_positive_rate']:.2%} of the test images; {table}")
+    false_positives, true_positives = rates.values()
+    print(f"outliers: called unlike any digit: {false_positives:.2%} of the test images, {true_positives:.1%} of drawings")
 
 
 def by_class(data: Images) -> dict[int, np.ndarray]:
