@@ -106,7 +106,7 @@ def durations() -> dict[str, float]:
 
 def duration() -> str:
     listed = [f"{time / 60:.0f} min on {short_name(machine)}" for machine, time in durations().items()]
-    return f"The training takes {'; '.join(listed)}." if listed else "The training has not been timed yet."
+    return f"Training takes {'; '.join(listed)}." if listed else "The training has not been timed yet."
 
 
 def parameters() -> str:

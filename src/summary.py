@@ -15,7 +15,7 @@ from src.pipeline.paths import (
     TRY_AGAIN,
 )
 from src.pipeline.process import exit_code, print_styled
-from src.report.page import fell_back, name_weights
+from src.report.page import fell_back
 
 ACTIVATE = ". .venv/bin/activate"
 
@@ -24,11 +24,7 @@ def main() -> None:
     params = load_params()
     test, train = read_json(EVALUATE_METRICS_FILE)["test"], read_json(TRAIN_METRICS_FILE)
     print()
-    print_styled(
-        f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images, "
-        f"from {name_weights(train['initial_weights'])}",
-        "bold green",
-    )
+    print_styled(f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images", "bold green")
     if SPEED_FILE.exists():  # not where the run cache had the training
         speed = {name: [float(value) for value in values] for name, values in read_columns(SPEED_FILE).items()}
         print(

@@ -11,19 +11,19 @@ MISTAKES, RELIABILITY = "mistakes.png", "reliability.png"
 TITLES = {  # and how to read each
     CURVES: (
         "Learning curves: loss and accuracy of each set by epoch",
-        "Where validation and test stop falling with train, the network learns its images by heart.",
+        "If only the training loss still falls, the network is overfitting.",
     ),
     CONFUSION: (
         "Confusion matrix of the test set",
-        "A row holds the images of one true class, right on the diagonal. Darker is more, on a log scale.",
+        "Each row is a true class, and correct answers are on the diagonal. Darker means more (log scale).",
     ),
     MISTAKES: (
         "The most confident mistakes: image, truth, guess, confidence",
-        "The network was surest of the first, row by row.",
+        "Sorted by confidence, the highest first.",
     ),
     RELIABILITY: (
         "Reliability diagram: accuracy against confidence, and the images in each bin",
-        "Below the diagonal the network is too sure of itself. Bins with few images say little.",
+        "Below the diagonal the network is overconfident. Bins with few images say little.",
     ),
 }
 WEIGHTS = {
@@ -43,8 +43,8 @@ MOST_LISTED = 30  # classes
 DOUBTFUL_SOURCE = "https://github.com/cleanlab/label-errors"
 ONCE_THERE = f"Once the network is there: `{TRY_AGAIN}`."
 VALIDATION = {
-    "writer": "The validation images are all those of some writers, whose hands the network was not trained on.",
-    "class": "The validation images are the same share of each class, whoever made them.",
+    "writer": "The validation images are by writers who wrote none of the training images.",
+    "class": "The validation images are the same share of each class.",
 }
 
 
@@ -80,7 +80,7 @@ def write_page(
             ("set", "mean loss per image", "accuracy"),
             ((name, f"{metrics['loss']:.4f}", f"{metrics['accuracy']:.2%}") for name, metrics in sets.items()),
         ),
-        "The train figures are the running ones of the last epoch, on augmented images. "
+        "Loss and accuracy on train are averages over the last epoch, on augmented images. "
         + (VALIDATION[run["validation_split"]] if "validation" in sets else ""),
         *(
             [
@@ -96,9 +96,9 @@ def write_page(
             ("class", "precision", "recall", "F1"),
             ((escape(name), *(f"{score:.2%}" for score in row)) for name, *row in listed),
         ),
-        "## What the run used",
+        "## What was used",
         table(("what", "value"), ((name.replace("_", " "), f"`{value}`") for name, value in run.items())),
-        "## What it was asked for",
+        "## Parameters",
         table(("parameter", "value"), ((f"`{name}`", f"`{json.dumps(value)}`") for name, value in params)),
         "Written by `dvc repro`.",
     ]

@@ -77,7 +77,7 @@ def main() -> None:
     write_file(HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
     write_json(RATES_FILE, rates)
     false_positives, true_positives = rates.values()
-    print(f"outliers: called unlike any digit: {false_positives:.2%} of the test images, {true_positives:.1%} of drawings")
+    print(f"outliers: called unlike any digit: {false_positives:.2%} of test images, {true_positives:.1%} of drawings")
 
 
 def by_class(data: Images) -> dict[int, np.ndarray]:
