@@ -37,7 +37,7 @@ def test_the_first_figure_has_the_shortest_time_and_the_table_of_seeds_a_row_for
     (other_run.path / "benchmarks/results.json").write_text("{}")
 
     assert facts.price().endswith(" test accuracy in 2 minutes on two CPU cores** (a laptop, float32).")
-    assert facts.duration() == "The training takes 2 min on a laptop (float32, 2 threads)."  # the median of both
+    assert facts.duration() == "Training takes 2 min on a laptop (float32, 2 threads)."  # the median of both
     assert [row.split(" | ")[:2] for row in facts.several_seeds().splitlines()[2:]] == [
         ["| default", "random"],
         ["| default", "own.pth"],
