@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -31,11 +32,16 @@ def pins(name: str) -> dict[str, set[str]]:
 
 
 class Bare(Project):
-    """A clone whose requirements are empty, so that setting up takes seconds, on a disk with 100 GB of space."""
+    """What sets up, alone, with empty requirements, on a disk with 100 GB of space; packages come from ``index``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, index: str) -> None:
         super().__init__(path)
-        self.variables: dict[str, str] = {}
+        self.index = index
+        self.variables = {
+            "PIP_INDEX_URL": f"{index}/pypi",
+            "UV_CACHE_DIR": f"{path}/cache",
+            "TORCH_CPU_INDEX": f"{index}/cpu",
+        }
         self.require("# nothing")
         (path / "tools").mkdir(exist_ok=True)
         self.let_say("df", "echo header", "echo disk 0 0 ${FREE:-100}000000 0% /")
@@ -70,23 +76,19 @@ class Bare(Project):
         return {name: version for name, version in found if name != "uv"}
 
 
-@pytest.fixture
-def bare(project: Project) -> Bare:
-    return Bare(project.path)
-
-
 ALL = {"torch": "2.0", "torchvision": "0.1", "nvidia_cublas": "13.0", "numpy": "2.4"}
 CPU = {"torch": "2.0+cpu", "torchvision": "0.1+cpu"}
 UV = find_uv_bin()
 INDEX = {"pypi": ALL | {"uv": str(*pins("requirements-dev.in")["uv"])}, "cpu": CPU}  # as PyPI and PyTorch's are
 
 
-@pytest.fixture
-def index(bare) -> str:
-    """The URL of a folder with two indices, which `bare` asks. Their packages have no content, but for uv: it works."""
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> str:
+    """The URL of a folder with two indices. Their packages have no content, but for uv: it works."""
+    indices = tmp_path_factory.mktemp("indices")
     for name, packages in INDEX.items():
         for package, version in packages.items():
-            folder, info = bare.path / "index" / name / package.replace("_", "-"), f"{package}-{version}.dist-info"
+            folder, info = indices / name / package.replace("_", "-"), f"{package}-{version}.dist-info"
             folder.mkdir(parents=True)
             wheel = folder / f"{package}-{version}-py3-none-any.whl"
             (folder / "index.html").write_text(f"<a href='{quote(wheel.name)}'>it</a>")
@@ -96,15 +98,23 @@ def index(bare) -> str:
                 file.writestr(f"{info}/RECORD", "")
                 if package == "uv":
                     file.writestr("uv/__main__.py", f"import os, sys\nos.execv({UV!r}, [{UV!r}, *sys.argv[1:]])\n")
+    return indices.as_uri()
+
+
+@pytest.fixture
+def bare(tmp_path, published) -> Bare:
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    for file in (ROOT / "Makefile", *ROOT.glob("requirements*")):
+        shutil.copy(file, tmp_path)
+    return Bare(tmp_path, published)
+
+
+@pytest.fixture
+def index(bare) -> str:
+    """The URL of the indices, which have what `bare` now requires."""
     bare.require("torch==2.0", "torchvision==0.1", "numpy==2.4", "nvidia-cublas==13.0 ; sys_platform == 'linux'")
     bare.be_quick()
-    url = (bare.path / "index").as_uri()
-    bare.variables = {
-        "PIP_INDEX_URL": f"{url}/pypi",
-        "UV_CACHE_DIR": f"{bare.path}/cache",
-        "TORCH_CPU_INDEX": f"{url}/cpu",
-    }
-    return url
+    return bare.index
 
 
 @pytest.mark.parametrize(
@@ -137,7 +147,7 @@ def test_compiled_requirements_are_those_of_their_source_and_the_larger_file_pin
 def test_an_environment_is_made_once_and_mends_itself(bare, damage):
     bare.run("make", "setup")
     assert bare.run("make", "setup").stdout == ""
-    bare = Bare(bare.path / bare.run("sh", "-c", damage).stdout.strip())
+    bare = Bare(bare.path / bare.run("sh", "-c", damage).stdout.strip(), bare.index)
 
     bare.run("make", "setup")
 
