@@ -74,18 +74,24 @@ def mutations() -> Callable:
     return mutate
 
 
+@pytest.fixture(scope="session")
+def project_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A fresh clone with one commit, and nothing run. Read it only; `project` is for changing."""
+    return made_once(tmp_path_factory, "project", make_project)
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A fresh clone with one commit, and nothing run."""
-    return make_project(tmp_path)
+def project(project_once: Project, tmp_path: Path) -> Project:
+    """A copy of `project_once` to do things with."""
+    return project_once.copy(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def trained_once(project_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone where ``dvc repro`` has run on the sample. Read it only; `trained` is for changing."""
 
     def make(path: Path) -> Project:
-        project = make_project(path)
+        project = project_once.copy(path)
         project.repro = project.run("dvc", "repro")
         project.commit("first run")
         return project

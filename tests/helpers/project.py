@@ -166,8 +166,8 @@ def heed_ctrl_c() -> None:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Copy a file; where it lies in DVC's cache, which nobody writes to, link it instead."""
-    if "/.dvc/cache/files/" in source:
+    """Copy a file; where it is one of DVC's cache or of Git's objects, which nobody writes to, link it instead."""
+    if "/.dvc/cache/files/" in source or "/.git/objects/" in source:
         with contextlib.suppress(OSError):  # another file system, or one without links
             os.link(source, target)
             return
