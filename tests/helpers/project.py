@@ -31,6 +31,7 @@ PARTS = (  # what a clone holds; a user may have anything else lying about
 needs_posix = pytest.mark.skipif(
     os.name == "nt", reason="needs make, a shell, signals, or the words of errors as POSIX has them"
 )
+OURS = ("src", "benchmarks", "experiments", "release", "search")  # packages whose modules are commands
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"  # without the user's own remotes
 QUICK = {  # every parameter, so that what a user makes of params.yaml changes no test
     "dataset": "sample",
@@ -100,7 +101,7 @@ class Project:
         """Run a command in the project, without a terminal; check its exit code against ``ok``."""
         env = self.environment() | environment
         match command:
-            case "python", "-m", module, *arguments if module.startswith("src."):
+            case "python", "-m", module, *arguments if module.partition(".")[0] in OURS:
                 done = run_module(module, tuple(arguments), self.path, env)
             case "dvc", *arguments:
                 done = run_module("dvc", tuple(arguments), self.path, env)

@@ -1,4 +1,4 @@
-"""A stage's or DVC's command, run by a process that has its libraries already: they take most of its seconds."""
+"""A command of ours or of DVC's, run by a process that has its libraries already: they take most of its seconds."""
 
 import multiprocessing
 import os
@@ -47,12 +47,12 @@ def _run(
     os.environ.update(environment)
     os.chdir(folder)
     sys.path.insert(0, "")
-    for name in [name for name in sys.modules if name.split(".")[0] == "src"]:
-        del sys.modules[name]  # those of the project that the tests were started from
     sys.argv[1:] = arguments
     if module == "dvc":
         import dvc.cli
 
         sys.argv[0] = shutil.which("dvc") or "dvc"  # what it starts its workers by
         sys.exit(dvc.cli.main(sys.argv[1:]))
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("src", module.partition(".")[0])]:
+        del sys.modules[name]  # those of the project that the tests were started from
     runpy.run_module(module, run_name="__main__", alter_sys=True)
