@@ -107,7 +107,7 @@ def trained(trained_once: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of `trained_once` where the experiment ``longer`` (two epochs) has run, and was watched. Read it only.
+    """A copy of `trained_once` where the experiment ``longer`` (1.2 epochs) has run, and was watched. Read it only.
 
     It ends with ``evaluate``: the other stages would take longer than these.
 
@@ -119,10 +119,10 @@ def longer_once(trained_once: Project, tmp_path_factory: pytest.TempPathFactory)
     def make(path: Path) -> Project:
         project = trained_once.copy(path)
         lines = []
-        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=2", "evaluate") as process:
+        with project.start("dvc", "exp", "run", "-n", "longer", "-S", "epochs=1.2", "evaluate") as process:
             for line in process.stdout:
                 lines.append(line)
-                if line.startswith("epoch 1/2"):
+                if line.startswith("epoch 1/1.2"):
                     project.watched = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
                     project.still_running = process.poll() is None
         project.output = "".join(lines)
