@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,20 +143,6 @@ def test_a_picture_is_small_and_opaque_with_a_white_margin_and_says_nothing_of_i
     assert (pixels[..., 3] == 255).all()
     for edge in (pixels[:8], pixels[-8:], pixels[:, :8], pixels[:, -8:]):
         assert (edge == 255).all()
-
-
-def test_drawing_again_elsewhere_gives_the_same_bytes_whatever_matplotlib_is_set_to(trained, trained_once, tmp_path):
-    for picture in (trained.path / "metrics/report").iterdir():
-        picture.unlink()
-    settings = tmp_path / "matplotlibrc"
-    settings.write_text("backend: svg\nfont.family: serif\naxes.facecolor: black\nsavefig.dpi: 30\n")
-
-    # A process of its own: matplotlib and Python read these as they start.
-    trained.run(sys.executable, "-m", "src.report", MATPLOTLIBRC=str(settings), PYTHONHASHSEED="7", TZ="Asia/Tokyo")
-
-    for name in PICTURES:
-        path = f"metrics/report/{name}.png"
-        assert (trained.path / path).read_bytes() == (trained_once.path / path).read_bytes(), name
 
 
 # What the pictures show
