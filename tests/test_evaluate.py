@@ -106,7 +106,9 @@ def test_the_figures_of_a_run_agree_with_each_other(trained_once):
 
     right = np.array(predictions["actual"]) == np.array(predictions["predicted"])
 
+    assert len(right) == test["images"] == 1000
     assert test["errors"] == (~right).sum()
+    assert test["accuracy"] == right.mean()
     assert np.array(classes["recall"], float).mean() == pytest.approx(right.mean())  # all are of one size
     table = calibration_table(np.array(predictions["confidence"], float), right)
     assert np.array(bins["accuracy"], float) == pytest.approx([row["accuracy"] for row in table])

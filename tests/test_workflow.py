@@ -26,19 +26,9 @@ def test_the_two_stages_agree_on_the_test_set(trained_once):
     test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
     _, loss = trained_once.read("metrics/train/plots/metrics/test/loss.tsv").splitlines()
     _, accuracy = trained_once.read("metrics/train/plots/metrics/test/accuracy.tsv").splitlines()
-    header, *rows = trained_once.read("metrics/evaluate/predictions.csv").splitlines()
-    predictions = [row.split(",")[:2] for row in rows]
 
-    assert header == "actual,predicted,confidence"
-    assert len(rows) == test["images"] == 1000
-    assert sum(actual != predicted for actual, predicted in predictions) == test["errors"]
-    assert test["accuracy"] == (1000 - test["errors"]) / 1000
     assert accuracy == f"1\t{test['accuracy']}"
     assert float(loss.split("\t")[1]) == pytest.approx(test["loss"], rel=1e-5)
-
-
-def test_repro_again_runs_nothing(trained):
-    assert "up to date" in trained.run("dvc", "repro").stdout
 
 
 def test_exp_run_with_more_epochs_trains_longer_and_downloads_nothing(longer_once):
@@ -73,7 +63,7 @@ def test_a_repository_without_a_commit_is_told_to_make_one(trained, fails):
     ],
 )
 def test_an_edit_made_while_a_stage_runs_never_stands_in_the_lock_as_what_it_ran_with(trained, file, old, new, named):
-    trained.set_params(seed=1, epochs=0.2)
+    trained.set_params(seed=1, epochs=0.05)
     lock, before = trained.read("dvc.lock"), trained.read(file)
     lines = []
 
@@ -89,19 +79,3 @@ def test_an_edit_made_while_a_stage_runs_never_stands_in_the_lock_as_what_it_ran
     assert not (trained.path / "models/model.safetensors").exists()
     (trained.path / file).write_text(before)
     assert "going on from step" in trained.run("dvc", "repro", "train").stdout  # no work is lost
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("models/model.safetensors", "dvc repro train"),
-        ("data/images/test_labels.npy", "dvc repro -f download"),
-    ],
-)
-def test_a_file_that_was_cut_short_is_a_clear_line(trained, fails, name, command):
-    file = trained.path / name
-    content = file.read_bytes()
-    file.unlink()  # DVC's cache may have the same file
-    file.write_bytes(content[:-1])
-
-    fails(trained.run("python", "-m", "src.evaluate", ok=False), file.name, command)
