@@ -160,13 +160,6 @@ def test_what_cannot_be_read_is_a_line_and_the_next_picture_is_answered(page, re
     assert read(encoded(drawing()))[0] != NO_BARS
 
 
-def test_a_photo_of_108_megapixels_is_answered(read):
-    photo = Image.new("L", (12_000, 9_000), 235)
-    photo.paste(drawing(1000, background=235).resize((6_000, 6_000)), (3_000, 1_500))
-
-    assert read(encoded(photo, "JPEG"))[0] != NO_BARS
-
-
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"),
     [
