@@ -1,5 +1,6 @@
 """``make verify``: the three verdicts, the first file that differs, and that a clone computes and leaves nothing."""
 
+import contextlib
 import json
 import re
 import signal
@@ -24,11 +25,11 @@ def summary() -> dict:
     return json.loads(json.dumps(verify.summarise() | {"used": used, "logits": [[0.5, 1.5]]}))
 
 
-@pytest.fixture
-def run(trained, monkeypatch) -> dict:
-    """The `summary` of a run in the working folder."""
-    monkeypatch.chdir(trained.path)
-    return summary()
+@pytest.fixture(scope="module")
+def run(trained_once) -> dict:
+    """The `summary` of a run."""
+    with contextlib.chdir(trained_once.path):
+        return summary()
 
 
 def spoil(project) -> None:
@@ -64,7 +65,8 @@ def test_a_run_is_the_same_bytes_as_itself(run):
     assert len(run["predictions"]) == 1000
 
 
-def test_one_changed_byte_in_git_is_different_whatever_dvc_lock_says(run, trained):
+def test_one_changed_byte_in_git_is_different_whatever_dvc_lock_says(run, trained, monkeypatch):
+    monkeypatch.chdir(trained.path)
     spoil(trained)
 
     record = compare(summary(), run, TOLERANCE)
