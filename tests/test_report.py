@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.colours import LEAST_OF_TEXT, contrast
 from helpers.project import quick_params
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from src.images.dataset import DIGITS, load_images, load_manifest
@@ -178,6 +178,12 @@ def test_the_confusion_matrix_counts_truths_in_rows_and_guesses_in_columns(as_fi
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
+def luminance(color: object) -> float:
+    """The "relative luminance" of one of matplotlib's colours, from 0 for black to 1 for white."""
+    parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(color)]
+    return np.dot((0.2126, 0.7152, 0.0722), parts)
+
+
 @pytest.mark.parametrize("count", [1, *range(30, 50), 1000])
 def test_the_counts_of_the_confusion_matrix_can_be_read_on_their_cells(as_figures, count):
     classes = np.array([0] * 1000 + [1] * count)
@@ -186,7 +192,8 @@ def test_the_counts_of_the_confusion_matrix_can_be_read_on_their_cells(as_figure
 
     (cells,) = axes.images
     for text, value in zip(axes.texts, (1000, count), strict=True):
-        assert contrast(text.get_color(), cells.cmap(cells.norm(value))[:3]) >= LEAST_OF_TEXT
+        darker, lighter = sorted(map(luminance, (text.get_color(), cells.cmap(cells.norm(value))[:3])))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # by WCAG 2.2, 1.4.3: https://www.w3.org/TR/WCAG22/
 
 
 @pytest.mark.parametrize(
