@@ -192,9 +192,9 @@ def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
 @pytest.mark.parametrize(
     ("stage", "room", "named"),
     [
-        slow("download", 2000, "data/images/train_images.npy"),
+        ("download", 2000, "data/images/train_images.npy"),
         slow("train", 2000, "models/model.safetensors"),
-        ("evaluate", 2, "metrics/evaluate/predictions.csv"),
+        slow("evaluate", 2, "metrics/evaluate/predictions.csv"),
         slow("report", 2, "metrics/report/"),
     ],
 )
