@@ -192,7 +192,7 @@ def test_any_mutation_of_the_model_is_noticed(tmp_path, tries, mutations):
 @pytest.mark.parametrize(
     ("stage", "room", "named"),
     [
-        ("download", 2000, "data/images/train_images.npy"),
+        ("download", 2000, "data/weights/imagenet.safetensors"),
         slow("train", 2000, "models/model.safetensors"),
         slow("evaluate", 2, "metrics/evaluate/predictions.csv"),
         slow("report", 2, "metrics/report/"),
