@@ -1,7 +1,6 @@
 """The images as NumPy arrays, and ``data/manifest.json``, which says what the ``download`` stage got."""
 
 import lzma
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,13 +66,6 @@ def load_manifest() -> Manifest:
         return Manifest.model_validate(read_json(MANIFEST_FILE))
     except (UserError, ValidationError) as error:
         raise UserError(f"{MANIFEST_FILE} is missing or damaged; run `dvc repro -f download`") from error
-
-
-def require_digits(class_names: Sequence[str]) -> None:
-    """Raise `UserError` unless a model's classes are the digits."""
-    if tuple(class_names) != DIGITS:
-        names = f"{class_names[0]}, {class_names[1]}, ..."
-        raise UserError(f"the reader of pictures is for digits, not for {names}; for these there is ./predict.py")
 
 
 def load_images(manifest: Manifest, name: str) -> Images:

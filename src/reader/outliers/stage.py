@@ -1,6 +1,6 @@
 """Stage ``outliers``: a head that tells what is not a digit, fitted to the trained model's own features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from src.images.dataset import Images, load_manifest, require_digits
+from src.images.dataset import DIGITS, Images, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE, SETS
-from src.pipeline.process import require_unchanged_inputs
+from src.pipeline.process import UserError, require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
 from src.resnet.inference import InputFormat, run_batches
@@ -25,7 +25,7 @@ from src.sampling.split import load_sets
 
 RATES_FILE = Path("metrics/reader/outliers.json")
 FALSE_POSITIVE_RATE = 0.0035  # of the validation images: at most so many may be called unlike any digit
-DIGITS = 7_000  # to fit to, at most
+FITTED_DIGITS = 7_000  # to fit to, at most
 OUTLIERS = {  # of each kind to fit to, for each digit
     "pairs": 0.2,
     "chimeras": 0.08,
@@ -57,7 +57,7 @@ def main() -> None:
     # Draw what is not a digit, and fit the head.
     print(f"outliers: drawing {len(OUTLIERS)} kinds of what is not a digit")
     materials = Materials(by_class(train), load_fonts(*FONTS), make_numpy_generator(params.seed, "outliers"))
-    chosen = make_numpy_generator(params.seed, "digits").permutation(len(train.images))[:DIGITS]
+    chosen = make_numpy_generator(params.seed, "digits").permutation(len(train.images))[:FITTED_DIGITS]
     kinds = tqdm(OUTLIERS.items(), "drawing", disable=None, leave=False, unit=" kinds")
     drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in kinds])
     head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
@@ -78,6 +78,13 @@ def main() -> None:
     write_json(RATES_FILE, rates)
     false_positives, true_positives = rates.values()
     print(f"outliers: called unlike any digit: {false_positives:.2%} of test images, {true_positives:.1%} of drawings")
+
+
+def require_digits(class_names: Sequence[str]) -> None:
+    """Raise `UserError` unless a model's classes are the digits."""
+    if tuple(class_names) != DIGITS:
+        names = f"{class_names[0]}, {class_names[1]}, ..."
+        raise UserError(f"the reader of pictures is for digits, not for {names}; for these there is ./predict.py")
 
 
 def by_class(data: Images) -> dict[int, np.ndarray]:
