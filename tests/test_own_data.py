@@ -65,7 +65,7 @@ def test_a_folder_of_pictures_goes_through_the_workflow_with_another_network(pro
         json.loads(project.read("models/run.json")),
         load_model(project.path / "models/model.safetensors"),
     )
-    assert (run["network"], run["dataset"], run["test_split"]) == ("resnet34", "shapes", "published")
+    assert (run["network"], run["dataset"], run["test_split"]) == ("resnet34", "shapes", "folder")
     assert metadata["architecture"] == "resnet34"
     assert tuple(metadata["class_names"]) == SHAPES
     assert len(model.layer1) == 3  # blocks, as ResNet-34 has them

@@ -30,12 +30,12 @@ class Part(NamedTuple):
         return (read_picture(file, self.side) for file in self.files)
 
 
-def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part], bool]:
+def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part], str]:
     """Find the pictures of ``path/train/<class>`` and ``path/test/<class>``, or of ``path/<class>``.
 
     Returns:
-        The names of the classes; the sets ``train`` and ``test``; whether the test set is one of its own. Where there
-        is none, a share of each class is held out for it.
+        The names of the classes; the sets ``train`` and ``test``; what the test set is: ``folder`` for one of its own,
+        ``class`` for a share of each class that is held out where there is none.
 
     Raises:
         UserError: a folder is missing or empty, or has the name of a published data set, there are too few classes or
@@ -55,7 +55,7 @@ def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part
         if strangers := sorted(set(known) - set(class_names)):
             raise UserError(f"{test / strangers[0]} is a class that {train} lacks")
         parts = {"train": Part(files, labels, side), "test": Part(*_find_files(test, known, class_names), side)}
-        return class_names, parts, True
+        return class_names, parts, "folder"
     held_out = hold_out_by_class(labels, round(TEST_SHARE * len(labels)))
     for label, name in enumerate(class_names):
         if len(set(held_out[labels == label])) < 2:
@@ -64,7 +64,7 @@ def find_pictures(path: str, side: int) -> tuple[tuple[str, ...], dict[str, Part
         name: Part([files[i] for i in np.flatnonzero(chosen)], labels[chosen], side)
         for name, chosen in (("train", ~held_out), ("test", held_out))
     }
-    return class_names, parts, False
+    return class_names, parts, "class"
 
 
 def _find_classes(folder: Path) -> tuple[str, ...]:

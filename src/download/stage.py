@@ -100,8 +100,7 @@ def write_images(dataset: str, image_size: int) -> dict[str, Any]:
     elif dataset in PUBLISHED:
         names, sets = class_names(dataset), fetch_published(dataset)
     else:
-        names, sets, has_test = find_pictures(dataset, image_size)
-        test_split = "published" if has_test else "class"
+        names, sets, test_split = find_pictures(dataset, image_size)
     written = {name: write_set(name, part.images, part.labels) for name, part in sets.items()}
     side, mean, std = written["train"]
     return {

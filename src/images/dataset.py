@@ -28,7 +28,7 @@ class Manifest(BaseModel):
     std: float
     training_images: int = Field(gt=0)
     test_images: int = Field(gt=0)
-    test_split: Literal["published", "class"]  # what holds out the same share of each class of the user's folder
+    test_split: Literal["published", "folder", "class"]  # of the user's, its test folder or a share of each class
     validation_split: Literal["writer", "class"]  # what holds out whole writers, or the same share of each class
     initial_weights: str  # "imagenet_cntk", "imagenet1k_v1", "random", or the name of the user's file
     weights_file: Annotated[Path, PlainSerializer(Path.as_posix)] | None  # None where the initial weights are random
