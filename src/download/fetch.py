@@ -17,7 +17,7 @@ import certifi
 from tqdm import tqdm
 from yarl import URL
 
-from src.pipeline.files import sha256, write_file
+from src.pipeline.files import write_file
 from src.pipeline.process import UserError
 from src.pipeline.project import project_root
 
@@ -169,15 +169,10 @@ def fetch_and_keep(name: str, sources: list[str], known_hash: str) -> bytes:
     """
     kept = project_root() / ".dvc" / "tmp" / "downloads" / name
     content = fetch(name, [*([str(kept)] if kept.is_file() else []), *sources], known_hash)
-    if not has_sha256(kept, hashlib.sha256(content).hexdigest()):
+    if not kept.is_file() or kept.read_bytes() != content:
         with contextlib.suppress(UserError):  # this run goes on without the copy
             write_file(kept, content, suffix=f".{os.getpid()}")  # two runs of the queue may be at it
     return content
-
-
-def has_sha256(path: Path, expected: str) -> bool:
-    """Tell whether the file is there and has this SHA-256."""
-    return path.is_file() and sha256(path) == expected
 
 
 def from_environment(variable: str) -> list[str]:
