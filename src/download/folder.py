@@ -79,14 +79,11 @@ def _find_classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_systems(path: Path) -> bool:
-    return any(path.match(name) for name in SYSTEM_FILES)
-
-
 def _find_files(folder: Path, names: tuple[str, ...], class_names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
     files, labels = [], []
     for name in names:
-        found = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file() and not _is_systems(path))
+        paths = sorted((folder / name).rglob("[!.]*"))
+        found = [path for path in paths if path.is_file() and not any(map(path.match, SYSTEM_FILES))]
         if not found:
             raise UserError(f"{folder / name} has no pictures")
         files += found

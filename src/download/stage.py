@@ -166,7 +166,7 @@ def clean_up() -> None:
     for path in sorted([*IMAGES_DIR.rglob("*"), *WEIGHTS_DIR.rglob("*")]):
         if path in left_by_a_kill:
             path.unlink()
-        elif path.is_file() and path not in ours and not any(path.match(name) for name in SYSTEM_FILES):
+        elif path.is_file() and path not in ours and not any(map(path.match, SYSTEM_FILES)):
             raise UserError(f"{path} is not this project's: DVC would take it for data; move it elsewhere")
 
 
