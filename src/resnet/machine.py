@@ -66,7 +66,9 @@ def set_up_machine(device: str, precision: str, threads: int) -> Machine:
         UserError: there is no such device.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what makes cuBLAS deterministic
-    torch.set_num_threads(threads or max(1, _usable_processors() // _from_torchrun("LOCAL_WORLD_SIZE", 1)))
+    # What somebody else than `torchrun` has set is not meant for this process.
+    shared_by = int(os.environ["LOCAL_WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+    torch.set_num_threads(threads or max(1, _usable_processors() // shared_by))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs time  # pyrefly: ignore[missing-attribute]
     torch.backends.cudnn.benchmark = False
@@ -122,11 +124,6 @@ def _is_too_old(accelerator: torch.device) -> bool:
     major, minor = torch.cuda.get_device_capability(accelerator)
     built_for = re.findall(r"\d+", " ".join(torch.cuda.get_arch_list()))  # such as sm_75
     return 10 * major + minor < min(map(int, built_for), default=0)
-
-
-def _from_torchrun(variable: str, without: int) -> int:
-    """Read a variable that ``torchrun`` sets; what somebody else has set is not meant for this process."""
-    return int(os.environ[variable]) if torch.distributed.is_torchelastic_launched() else without
 
 
 def _usable_processors() -> int:
