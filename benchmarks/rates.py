@@ -26,7 +26,7 @@ from src.train.trainer import TrainingState
 def measure_rates(params: Params, manifest: Manifest) -> Iterator[tuple[str, dict[str, float]]]:
     """Measure each group of rows; yield its title with it as it is done."""
     machine = set_up_machine(params.device, params.precision, params.threads)
-    data, form = load_images(manifest, "train"), partial(InputFormat.of_training, manifest=manifest)
+    data, form = load_images(manifest, "train"), partial(InputFormat, mean=manifest.mean, std=manifest.std)
     settings = params.model_copy(update=tutorial.SETTINGS)
     contestants = {
         "the tutorial's loop, fp32": tutorial.train(data, 224, machine.device),

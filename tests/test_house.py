@@ -24,7 +24,7 @@ MAY_IMPORT = {  # besides itself; a room that is not here has no place in the ho
     "pictures": {"pipeline"},
     "sampling": {"pipeline", "images"},
     "weights": {"pipeline"},
-    "resnet": {"pipeline", "images"},
+    "resnet": {"pipeline"},
     **dict.fromkeys(CORE, SHARED),
     "predict": SHARED,
     "summary.py": {"pipeline", "report"},

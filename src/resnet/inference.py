@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as TF
 
-from src.images.dataset import Manifest
 from src.resnet.machine import Machine
 
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))  # pixels, of an image's copies
@@ -26,11 +25,6 @@ class InputFormat(NamedTuple):
     image_size: int
     mean: float
     std: float
-
-    @classmethod
-    def of_training(cls, image_size: int, manifest: Manifest) -> Self:
-        """Return what a network takes that is trained on a manifest's data."""
-        return cls(image_size, manifest.mean, manifest.std)
 
     @classmethod
     def of_model(cls, metadata: Mapping) -> Self:

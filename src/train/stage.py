@@ -36,7 +36,7 @@ def main() -> None:
 
         # Build what trains them, and go on where an earlier run of the same stopped.
         checkpoint = Checkpoint(run_identity(params, manifest, machine, group))
-        form = InputFormat.of_training(params.image_size, manifest)
+        form = InputFormat(params.image_size, manifest.mean, manifest.std)
         trainer = Trainer(params, form, trim(untrimmed, params.image_size), sets, machine, group, checkpoint)
         machines = " and ".join(dict.fromkeys(group.all_gather(str(machine))))
         trainer.say(
