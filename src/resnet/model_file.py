@@ -30,7 +30,7 @@ def encode_model(model: nn.Module, metadata: Mapping[str, object]) -> bytes:
     weights goes in with it, because safetensors has none.
     """
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    return save(state, {METADATA_KEY: json.dumps({**metadata, "sha256": _hash(state)}, sort_keys=True)})
+    return save(state, {METADATA_KEY: json.dumps({**metadata, "sha256": hash_tensors(state)}, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict]:
@@ -49,11 +49,6 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     return model.eval(), metadata
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Hash the weights of a module on the CPU: the SHA-256 in hex."""
-    return _hash(module.state_dict())
-
-
 @contextmanager
 def as_user_error(path: Path, command: str) -> Iterator[None]:
     """Turn what goes wrong with a model's file into a `UserError` that names it, and the command that makes one."""
@@ -70,13 +65,13 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     with safe_open(path, framework="pt") as file:
         metadata = json.loads((file.metadata() or {})[METADATA_KEY])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    if _hash(state) != metadata.pop("sha256"):
+    if hash_tensors(state) != metadata.pop("sha256"):
         raise ValueError("the hash of its weights is wrong")
     return state, metadata
 
 
-def _hash(state: Mapping[str, torch.Tensor]) -> str:
-    """Hash all tensors' names, shapes and values: the SHA-256 in hex."""
+def hash_tensors(state: Mapping[str, torch.Tensor]) -> str:
+    """Hash all tensors' names, shapes and values, on the CPU: the SHA-256 in hex."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

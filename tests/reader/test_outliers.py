@@ -20,7 +20,7 @@ from src.reader.outliers import stage
 from src.reader.outliers.drawings import KINDS, LETTERS, SIGNS, Materials, draw, load_fonts
 from src.reader.outliers.stage import FONTS, OTHER_FONTS, OUTLIERS, fit_head, set_threshold
 from src.resnet.inference import to_input
-from src.resnet.model_file import encode_model, model_metadata, weights_hash
+from src.resnet.model_file import encode_model, hash_tensors, model_metadata
 from src.resnet.network import build_model, trim
 from src.sampling.split import split_validation
 
@@ -132,7 +132,7 @@ def test_a_head_belongs_to_its_model(tmp_path):
     torch.manual_seed(0)
     model, other = build_model("resnet18", 10), build_model("resnet18", 10)
     file, model_file = tmp_path / "outliers.safetensors", tmp_path / "model.safetensors"
-    file.write_bytes(encode_model(OutlierHead(5), {"model_sha256": weights_hash(model)}))
+    file.write_bytes(encode_model(OutlierHead(5), {"model_sha256": hash_tensors(model.state_dict())}))
     model_file.write_bytes(encode_model(model, model_metadata("resnet18", DIGITS, MNIST_INPUT)))
 
     assert not load_outlier_head(file, model).training

@@ -15,7 +15,7 @@ from torch import nn
 from src.pipeline.process import UserError
 from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import Machine
-from src.resnet.model_file import as_user_error, load_model, read_tensors, weights_hash
+from src.resnet.model_file import as_user_error, hash_tensors, load_model, read_tensors
 from src.resnet.network import trim
 
 HEAD_FILE = Path("models/outliers.safetensors")
@@ -63,7 +63,7 @@ def logits_and_features(model: nn.Module, inputs: torch.Tensor) -> tuple[torch.T
 
 
 def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
-    """Read the outlier head of a model from `load_model`, written by `encode_model` with the model's `weights_hash`.
+    """Read the outlier head of a model from `load_model`, written by `encode_model` with the model's `hash_tensors`.
 
     Returns:
         The head in evaluation mode on the CPU.
@@ -76,7 +76,7 @@ def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
         model_sha256 = metadata["model_sha256"]
         head = OutlierHead(len(state["mean"]))
         head.load_state_dict(state)
-    if model_sha256 != weights_hash(model):
+    if model_sha256 != hash_tensors(model.state_dict()):
         raise UserError(f"{path} belongs to another model; `make reader` makes it for this one")
     return head.eval()
 

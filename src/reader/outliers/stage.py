@@ -18,7 +18,7 @@ from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_feat
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
 from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import Machine, set_up_machine
-from src.resnet.model_file import encode_model, load_model, weights_hash
+from src.resnet.model_file import encode_model, hash_tensors, load_model
 from src.resnet.network import trim
 from src.sampling.seeding import derive_seed, make_generator, make_numpy_generator
 from src.sampling.split import load_sets
@@ -74,7 +74,7 @@ def main() -> None:
 
     # Save.
     require_unchanged_inputs()
-    write_file(HEAD_FILE, encode_model(head, {"model_sha256": weights_hash(model)}))
+    write_file(HEAD_FILE, encode_model(head, {"model_sha256": hash_tensors(model.state_dict())}))
     write_json(RATES_FILE, rates)
     false_positives, true_positives = rates.values()
     print(f"outliers: called unlike any digit: {false_positives:.2%} of test images, {true_positives:.1%} of drawings")
