@@ -2,7 +2,6 @@
 
 import hashlib
 
-import numpy as np
 import torch
 
 
@@ -18,8 +17,3 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
     """Make a CPU generator for one purpose: the same draws on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
-
-
-def make_numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
-    """Make NumPy's generator for one purpose."""
-    return np.random.default_rng(derive_seed(seed, *purpose))

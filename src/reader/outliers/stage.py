@@ -20,7 +20,7 @@ from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import Machine, set_up_machine
 from src.resnet.model_file import encode_model, hash_tensors, load_model
 from src.resnet.network import trim
-from src.sampling.seeding import derive_seed, make_generator, make_numpy_generator
+from src.sampling.seeding import derive_seed, make_generator
 from src.sampling.split import load_sets
 
 RATES_FILE = Path("metrics/reader/outliers.json")
@@ -56,15 +56,15 @@ def main() -> None:
 
     # Draw what is not a digit, and fit the head.
     print(f"outliers: drawing {len(OUTLIERS)} kinds of what is not a digit")
-    materials = Materials(by_class(train), load_fonts(*FONTS), make_numpy_generator(params.seed, "outliers"))
-    chosen = make_numpy_generator(params.seed, "digits").permutation(len(train.images))[:FITTED_DIGITS]
+    materials = gather_materials(train, FONTS, derive_seed(params.seed, "outliers"))
+    chosen = np.random.default_rng(derive_seed(params.seed, "digits")).permutation(len(train.images))[:FITTED_DIGITS]
     kinds = tqdm(OUTLIERS.items(), "drawing", disable=None, leave=False, unit=" kinds")
     drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in kinds])
     head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
     set_threshold(head, features(validation.images), FALSE_POSITIVE_RATE)
 
     # Measure it on what it has not seen: other digits, other fonts.
-    unseen = Materials(by_class(validation), load_fonts(*OTHER_FONTS), make_numpy_generator(params.seed, "measured"))
+    unseen = gather_materials(validation, OTHER_FONTS, derive_seed(params.seed, "measured"))
     count = min(MEASURED, len(validation.images))
     detected = {kind: share_of_outliers(head, features(draw(kind, count, unseen))) for kind in KINDS}
     rates = {
@@ -87,9 +87,10 @@ def require_digits(class_names: Sequence[str]) -> None:
         raise UserError(f"the reader of pictures is for digits, not for {names}; for these there is ./predict.py")
 
 
-def by_class(data: Images) -> dict[int, np.ndarray]:
-    """Part images by their label: (N, 28, 28) uint8 each."""
-    return {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
+def gather_materials(data: Images, families: Sequence[str], seed: int) -> Materials:
+    """Gather what the drawings are made of: the images of each label, the fonts of ``families``, and chance."""
+    digits = {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
+    return Materials(digits, load_fonts(*families), np.random.default_rng(seed))
 
 
 def feature_extractor(model: nn.Module, form: InputFormat, machine: Machine) -> Callable[[np.ndarray], torch.Tensor]:
