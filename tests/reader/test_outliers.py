@@ -18,7 +18,7 @@ from src.reader.head.outlier_head import (
 )
 from src.reader.outliers import stage
 from src.reader.outliers.drawings import KINDS, LETTERS, SIGNS, Materials, draw, load_fonts
-from src.reader.outliers.stage import FONTS, OTHER_FONTS, OUTLIERS, fit_head, set_threshold
+from src.reader.outliers.stage import FONTS, OTHER_FONTS, fit_head, set_threshold
 from src.resnet.inference import to_input
 from src.resnet.model_file import encode_model, hash_tensors, model_metadata
 from src.resnet.network import build_model, trim
@@ -73,11 +73,6 @@ def test_every_font_has_every_letter_and_sign():
     for font in load_fonts(*FONTS, *OTHER_FONTS):
         drawn = {bytes(font.getmask(sign)) for sign in LETTERS + SIGNS}
         assert len(drawn) == len(LETTERS + SIGNS), font.path
-
-
-def test_each_kind_has_its_share():
-    assert OUTLIERS.keys() == KINDS.keys()
-    assert all(share > 0 for share in OUTLIERS.values())
 
 
 def test_a_head_tells_digits_from_outliers_and_is_a_function_of_its_seed(features):

@@ -47,7 +47,8 @@ def load_fonts(*families: str) -> list[ImageFont.FreeTypeFont]:
 
 def draw(kind: str, count: int, materials: Materials) -> np.ndarray:
     """Draw outliers of one of the `KINDS`: (count, 28, 28) uint8."""
-    drawings = (KINDS[kind](materials) for _ in itertools.count())
+    draw_one, _ = KINDS[kind]
+    drawings = (draw_one(materials) for _ in itertools.count())
     inked = (ink for ink in drawings if ink.max() > 0)  # the halves of two digits may hold nothing
     return np.array([to_mnist_style(_cropped(ink)) for ink in itertools.islice(inked, count)])
 
@@ -183,13 +184,13 @@ def _cropped(ink: np.ndarray) -> np.ndarray:
     return crop_to_ink(ink / ink.max(), FAINT).astype(np.float32)
 
 
-KINDS: dict[str, Callable[[Materials], np.ndarray]] = {
-    "pairs": _pair,
-    "chimeras": _chimera,
-    "turned": _turned,
-    "letters": _letter,
-    "scribbles": _scribble,
-    "pieces": _pieces,
-    "boxed": _boxed,
-    "shapes": _shape,
+KINDS: dict[str, tuple[Callable[[Materials], np.ndarray], float]] = {  # what draws one; how many to fit to, for a digit
+    "pairs": (_pair, 0.2),
+    "chimeras": (_chimera, 0.08),
+    "turned": (_turned, 0.12),
+    "letters": (_letter, 0.45),
+    "scribbles": (_scribble, 0.6),
+    "pieces": (_pieces, 0.12),
+    "boxed": (_boxed, 0.08),
+    "shapes": (_shape, 0.12),
 }

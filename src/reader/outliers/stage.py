@@ -26,16 +26,6 @@ from src.sampling.split import load_sets
 RATES_FILE = Path("metrics/reader/outliers.json")
 FALSE_POSITIVE_RATE = 0.0035  # of the validation images: at most so many may be called unlike any digit
 FITTED_DIGITS = 7_000  # to fit to, at most
-OUTLIERS = {  # of each kind to fit to, for each digit
-    "pairs": 0.2,
-    "chimeras": 0.08,
-    "turned": 0.12,
-    "letters": 0.45,
-    "scribbles": 0.6,
-    "pieces": 0.12,
-    "boxed": 0.08,
-    "shapes": 0.12,
-}
 MEASURED = 200  # of each kind to measure with, at most
 HELD_OUT = 0.05  # of the training images, where no validation set is: the network has seen them, the head has not
 FONTS, OTHER_FONTS = ("DejaVu",), ("STIXGeneral", "cmb", "cmr", "cmss", "cmtt")  # to fit to, to measure with
@@ -55,11 +45,11 @@ def main() -> None:
     train, validation, test = (sets[name] for name in SETS)
 
     # Draw what is not a digit, and fit the head.
-    print(f"outliers: drawing {len(OUTLIERS)} kinds of what is not a digit")
+    print(f"outliers: drawing {len(KINDS)} kinds of what is not a digit")
     materials = gather_materials(train, FONTS, derive_seed(params.seed, "outliers"))
     chosen = np.random.default_rng(derive_seed(params.seed, "digits")).permutation(len(train.images))[:FITTED_DIGITS]
-    kinds = tqdm(OUTLIERS.items(), "drawing", disable=None, leave=False, unit=" kinds")
-    drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, share in kinds])
+    kinds = tqdm(KINDS.items(), "drawing", disable=None, leave=False, unit=" kinds")
+    drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, (_, share) in kinds])
     head = fit_head(features(train.images[chosen]), features(drawn), params.seed)
     set_threshold(head, features(validation.images), FALSE_POSITIVE_RATE)
 
