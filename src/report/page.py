@@ -94,7 +94,7 @@ def write_page(
         "## Class by class" if len(scores) <= MOST_LISTED else f"## The {MOST_LISTED} classes with the lowest F1",
         table(
             ("class", "precision", "recall", "F1"),
-            ((escape(name), *(f"{score:.2%}" for score in row)) for name, *row in listed),
+            ((name.replace("|", "\\|"), *(f"{score:.2%}" for score in row)) for name, *row in listed),
         ),
         "## What was used",
         table(("what", "value"), ((name.replace("_", " "), f"`{value}`") for name, value in run.items())),
@@ -121,11 +121,6 @@ def fell_back(params: Params, dataset: str) -> bool:
 def name_dataset(name: str) -> str:
     """Say what a run was trained on, by the manifest's name of it."""
     return DATASETS.get(name, f"the folder `{name}`")
-
-
-def escape(name: str) -> str:
-    """Write a class's name so that it breaks no table."""
-    return name.replace("|", "\\|")
 
 
 def name_weights(name: str) -> str:

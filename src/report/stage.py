@@ -1,6 +1,6 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def main() -> None:
     bins = {name: np.array(values) for name, values in bins.items()}
     manifest = load_manifest()
     class_names = manifest.class_names
-    actual, predicted, confidences = load_predictions(class_names)
+    label = class_names.index
+    predictions = load_table(PREDICTIONS_FILE, {"actual": label, "predicted": label, "confidence": float})
+    actual, predicted, confidences = map(np.array, predictions.values())
     images = load_images(manifest, "test").images
     doubted = np.isin(np.arange(len(actual)), DOUBTFUL_LABELS if run["dataset"] == "mnist" else ())
 
@@ -68,13 +70,6 @@ def load_curves(metric: str) -> dict[str, list[float]]:
     """Read ``loss`` or ``accuracy`` after each epoch, of each set that the run had."""
     curves = {name: load_table(TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float}) for name in SETS}
     return {name: columns[metric] for name, columns in curves.items() if columns[metric]}
-
-
-def load_predictions(class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read the true and the predicted class of each test image, (N,) int, and the predicted one's probability, (N,)."""
-    index = {name: label for label, name in enumerate(class_names)}.__getitem__
-    columns = load_table(PREDICTIONS_FILE, {"actual": index, "predicted": index, "confidence": float})
-    return np.array(columns["actual"]), np.array(columns["predicted"]), np.array(columns["confidence"])
 
 
 def summarise_doubtful(right: np.ndarray, doubted: np.ndarray) -> dict[str, float]:
