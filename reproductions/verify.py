@@ -150,14 +150,18 @@ def summarise() -> dict[str, Any]:
         }
     lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
     curves = {
-        metric: [read_columns(paths.TRAIN_CURVES_DIR / name / f"{metric}.tsv")[metric][-1:] for name in paths.SETS]
+        metric: [
+            value
+            for name in paths.SETS
+            for value in read_columns(paths.TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float})[metric][-1:]
+        ]
         for metric in METRICS
     }
     return {
         "parameters": lock["stages"]["report"]["params"]["params.yaml"],
         "md5": md5,
-        **{metric: [float(value) for cells in curves[metric] for value in cells] for metric in METRICS},
-        "predictions": [int(digit) for digit in read_columns(paths.PREDICTIONS_FILE)["predicted"]],
+        **curves,
+        "predictions": read_columns(paths.PREDICTIONS_FILE, {"predicted": int})["predicted"],
     }
 
 

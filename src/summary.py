@@ -26,7 +26,7 @@ def main() -> None:
     print()
     print_styled(f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images", "bold green")
     if SPEED_FILE.exists():  # not where the run cache had the training
-        speed = {name: [float(value) for value in values] for name, values in read_columns(SPEED_FILE).items()}
+        speed = read_columns(SPEED_FILE, dict.fromkeys(("images_per_second", "seconds", "memory"), float))
         print(
             f"speed    {max(speed['images_per_second']):,.0f} images/s, {sum(speed['seconds']):,.0f} s, "
             f"{max(speed['memory']) / 2**30:.1f} GiB in the last training; its epochs are in {SPEED_FILE}"

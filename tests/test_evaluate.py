@@ -101,7 +101,12 @@ def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
     folder = trained_once.path / "metrics/evaluate"
     predictions, classes, bins = (
-        read_columns(folder / f"{name}.csv") for name in ("predictions", "classes", "calibration")
+        read_columns(folder / f"{name}.csv", parsers)
+        for name, parsers in {
+            "predictions": {"actual": str, "predicted": str, "confidence": float},
+            "classes": {"recall": float},
+            "calibration": {"accuracy": float},
+        }.items()
     )
 
     right = np.array(predictions["actual"]) == np.array(predictions["predicted"])
@@ -109,7 +114,7 @@ def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     assert len(right) == test["images"] == 1000
     assert test["errors"] == (~right).sum()
     assert test["accuracy"] == right.mean()
-    assert np.array(classes["recall"], float).mean() == pytest.approx(right.mean())  # all are of one size
-    table = calibration_table(np.array(predictions["confidence"], float), right)
-    assert np.array(bins["accuracy"], float) == pytest.approx([row["accuracy"] for row in table])
+    assert np.mean(classes["recall"]) == pytest.approx(right.mean())  # all are of one size
+    table = calibration_table(np.array(predictions["confidence"]), right)
+    assert bins["accuracy"] == pytest.approx([row["accuracy"] for row in table])
     assert test["calibration_error"] == pytest.approx(expected_calibration_error(table), abs=1e-5)

@@ -69,12 +69,20 @@ def test_a_table_has_a_line_for_each_row_after_its_header_and_comes_back_by_its_
     write_table(tmp_path / "table.csv", [{"class": "0", "f1": 0.5}, {"class": "1, or 2", "f1": 1.0}])
 
     assert (tmp_path / "table.csv").read_bytes() == b'class,f1\n0,0.5\n"1, or 2",1.0\n'
-    assert read_columns(tmp_path / "table.csv") == {"class": ["0", "1, or 2"], "f1": ["0.5", "1.0"]}
+    read = read_columns(tmp_path / "table.csv", {"class": str, "f1": float})
+    assert read == {"class": ["0", "1, or 2"], "f1": [0.5, 1.0]}
+
+
+def read_column(path):
+    return read_columns(path, {"a": float})
 
 
 @pytest.mark.parametrize(
     ("read", "content"),
-    [(read_json, None), (read_json, b'{"test": '), (read_columns, None), (read_columns, b"a,b\n1\n")],
+    [
+        *((read_json, content) for content in (None, b'{"test": ')),
+        *((read_column, content) for content in (None, b"a,b\n1\n", b"b\n1\n", b"a\nx\n")),
+    ],
 )
 def test_a_result_that_is_missing_or_damaged_is_an_error_that_names_it(tmp_path, read, content):
     if content is not None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,18 +74,23 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_file(path, text.getvalue().encode())
 
 
-def read_columns(path: Path) -> dict[str, list[str]]:
-    """Read a CSV or, by its suffix, a TSV file: the cells of each column, by its name in the header.
+def read_columns(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, list]:
+    """Read columns of a CSV or, by its suffix, a TSV file.
+
+    Args:
+        path: of the file.
+        parsers: what makes a value of a cell, by the column's name in the header.
 
     Raises:
-        UserError: it is missing, or a row is shorter or longer than the header.
+        UserError: the file or a column is missing, a row is shorter or longer than the header, or a cell is not what it
+            should be.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        columns = list(zip(header, *rows, strict=True))
-        return {name: list(cells) for name, *cells in columns}
-    except (OSError, ValueError, csv.Error) as error:
+        columns = {name: cells for name, *cells in zip(header, *rows, strict=True)}
+        return {name: [parse(cell) for cell in columns[name]] for name, parse in parsers.items()}
+    except (OSError, LookupError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error
 
 

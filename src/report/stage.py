@@ -1,9 +1,5 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from src.images.dataset import load_images, load_manifest
@@ -22,7 +18,7 @@ from src.pipeline.paths import (
     TRAIN_CURVES_DIR,
     TRAIN_METRICS_FILE,
 )
-from src.pipeline.process import UserError, require_unchanged_inputs
+from src.pipeline.process import require_unchanged_inputs
 from src.report.card import write_card
 from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
@@ -37,13 +33,13 @@ def main() -> None:
     params = load_params()
     train, test = read_json(TRAIN_METRICS_FILE), read_json(EVALUATE_METRICS_FILE)["test"]
     run = read_json(RUN_FILE)
-    classes = load_table(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
-    bins = load_table(CALIBRATION_FILE, dict.fromkeys(("from", "to", "images", "confidence", "accuracy"), float))
+    classes = read_columns(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
+    bins = read_columns(CALIBRATION_FILE, dict.fromkeys(("from", "to", "images", "confidence", "accuracy"), float))
     bins = {name: np.array(values) for name, values in bins.items()}
     manifest = load_manifest()
     class_names = manifest.class_names
     label = class_names.index
-    predictions = load_table(PREDICTIONS_FILE, {"actual": label, "predicted": label, "confidence": float})
+    predictions = read_columns(PREDICTIONS_FILE, {"actual": label, "predicted": label, "confidence": float})
     actual, predicted, confidences = map(np.array, predictions.values())
     images = load_images(manifest, "test").images
     doubted = np.isin(np.arange(len(actual)), DOUBTFUL_LABELS if run["dataset"] == "mnist" else ())
@@ -68,7 +64,7 @@ def main() -> None:
 
 def load_curves(metric: str) -> dict[str, list[float]]:
     """Read ``loss`` or ``accuracy`` after each epoch, of each set that the run had."""
-    curves = {name: load_table(TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float}) for name in SETS}
+    curves = {name: read_columns(TRAIN_CURVES_DIR / name / f"{metric}.tsv", {metric: float}) for name in SETS}
     return {name: columns[metric] for name, columns in curves.items() if columns[metric]}
 
 
@@ -78,16 +74,3 @@ def summarise_doubtful(right: np.ndarray, doubted: np.ndarray) -> dict[str, floa
         return {}
     errors = int((doubted & ~right).sum())
     return {"images": int(doubted.sum()), "errors": errors, "accuracy": float(right[~doubted].mean())}
-
-
-def load_table(path: Path, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, list]:
-    """Read columns of a table, by what makes a value of a cell.
-
-    Raises:
-        UserError: the table or a column is missing, or a cell is not what it should be.
-    """
-    columns = read_columns(path)
-    try:
-        return {name: [parse(cell) for cell in columns[name]] for name, parse in parsers.items()}
-    except (LookupError, ValueError) as error:
-        raise UserError(f"{path} is missing or damaged; run `dvc repro`") from error

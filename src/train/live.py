@@ -87,5 +87,5 @@ def require_own_curves(history: Sequence[dict[str, Metrics]]) -> None:
     for name, metric in itertools.product(SETS, Metrics._fields):
         file = TRAIN_CURVES_DIR / name / f"{metric}.tsv"
         expected = [getattr(results[name], metric) for results in history if name in results]
-        if [float(value) for value in read_columns(file)[metric]] != expected:
+        if read_columns(file, {metric: float})[metric] != expected:
             raise UserError(f"{file} changed while this stage ran; run the same command again to write it anew")
