@@ -42,17 +42,11 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Images:
-    """Images and their labels, which may be a part of a larger array.
+    """Images and their labels, which may be a part of a larger array."""
 
-    Attributes:
-        source: (M, S, S) uint8, which may be mapped from a file.
-        labels: (N,) int64.
-        positions: (N,) int64, where each image lies in ``source``; None where they are all of it, in order.
-    """
-
-    source: np.ndarray
-    labels: np.ndarray
-    positions: np.ndarray | None = None
+    source: np.ndarray  # (M, S, S) uint8, which may be mapped from a file
+    labels: np.ndarray  # (N,) int64
+    positions: np.ndarray | None = None  # (N,) int64, of each image in ``source``; None for all of it, in order
 
     @property
     def images(self) -> np.ndarray:

@@ -49,17 +49,11 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 class Guess(NamedTuple):
-    """What may be the digit's ink.
+    """What may be the digit's ink."""
 
-    Attributes:
-        ink: (h, w) float32 in [0, 1], cropped.
-        penalty: what its outlier score must make up for.
-        dark: whether it is darker than the background, as far as that is certain.
-    """
-
-    ink: np.ndarray
-    penalty: float
-    dark: bool | None = None
+    ink: np.ndarray  # (h, w) float32 in [0, 1], cropped
+    penalty: float  # what its outlier score must make up for
+    dark: bool | None = None  # whether it is darker than the background, as far as that is certain
 
 
 def ink_from_border(grey: np.ndarray) -> Guess | None:

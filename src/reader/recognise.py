@@ -22,17 +22,11 @@ Classifier = TorchClassifier | OnnxClassifier
 
 
 class Reading(NamedTuple):
-    """What was recognised in a picture.
+    """What was recognised in a picture."""
 
-    Attributes:
-        mnist_image: (28, 28) uint8, what the network saw; all 0 for an empty picture.
-        probabilities: (C,) float32, or None for an empty picture.
-        warning: `EMPTY`, `SEVERAL`, `UNLIKE`, or None.
-    """
-
-    mnist_image: np.ndarray
-    probabilities: torch.Tensor | None
-    warning: str | None
+    mnist_image: np.ndarray  # (28, 28) uint8, what the network saw; all 0 for an empty picture
+    probabilities: torch.Tensor | None  # (C,) float32, or None for an empty picture
+    warning: str | None  # `EMPTY`, `SEVERAL`, `UNLIKE`, or None
 
 
 class Candidate(NamedTuple):

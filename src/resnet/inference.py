@@ -14,17 +14,11 @@ BATCH_PIXELS = 1000 * 28 * 28  # so that memory does not grow with the image siz
 
 
 class InputFormat(NamedTuple):
-    """What a network takes.
+    """What a network takes."""
 
-    Attributes:
-        image_size: S, the side of an image in pixels.
-        mean: of the pixels of the training images scaled to [0, 1], which becomes 0.
-        std: their standard deviation, which becomes 1.
-    """
-
-    image_size: int
-    mean: float
-    std: float
+    image_size: int  # S, the side of an image in pixels
+    mean: float  # of the pixels of the training images scaled to [0, 1], which becomes 0
+    std: float  # their standard deviation, which becomes 1
 
     @classmethod
     def of_model(cls, metadata: Mapping) -> Self:

@@ -82,15 +82,10 @@ def load_outlier_head(path: Path, model: nn.Module) -> OutlierHead:
 
 
 class Predictions(NamedTuple):
-    """What a model predicts for N images, on the CPU.
+    """What a model predicts for N images, on the CPU."""
 
-    Attributes:
-        logits: (N, C) float32.
-        outlier_scores: (N,) float32, above 0 for what is unlike any digit; NaN where the model has no outlier head.
-    """
-
-    logits: torch.Tensor
-    outlier_scores: torch.Tensor
+    logits: torch.Tensor  # (N, C) float32
+    outlier_scores: torch.Tensor  # (N,) float32, above 0 for what is unlike any digit; NaN without an outlier head
 
 
 class TorchClassifier:
