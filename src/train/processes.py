@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -20,16 +21,12 @@ from src.pipeline.process import Interrupted, UserError, first_line
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}  # by the device's type
 
 
+@dataclass
 class ProcessGroup:
-    """This process among those that train together.
+    """This process among those that train together."""
 
-    Attributes:
-        rank: its number, from 0.
-        world_size: how many there are.
-    """
-
-    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
-        self.rank, self.world_size = rank, world_size
+    rank: int = 0  # its number
+    world_size: int = 1  # how many there are
 
     @property
     def is_main(self) -> bool:
