@@ -107,15 +107,10 @@ def untrim(trimmed: nn.Module, model: nn.Module) -> nn.Module:
 def _small_maps(model: nn.Module, image_size: int) -> dict[str, int]:
     """Find the side of the map that each 3 × 3 convolution sees, by its name, where it is at most `LARGEST_MAP`."""
     sides = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: sides.update({name: inputs[0].shape[-1]}))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
-    ]
-    training = model.training
+    probe = copy.deepcopy(model).eval()
+    for name, module in probe.named_modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: sides.update({name: inputs[0].shape[-1]}))
     with torch.inference_mode():
-        model.eval()(torch.zeros(1, 1, image_size, image_size))
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
+        probe(torch.zeros(1, 1, image_size, image_size))
     return {name: side for name, side in sides.items() if side <= LARGEST_MAP}
