@@ -83,8 +83,7 @@ def trim(model: nn.Module, image_size: int) -> nn.Module:
     """
     model = copy.deepcopy(model)
     for name, side in _small_maps(model, image_size).items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, TrimmedConv2d(model.get_submodule(name), side))  # pyrefly: ignore
+        model.set_submodule(name, TrimmedConv2d(model.get_submodule(name), side))  # pyrefly: ignore
     return model
 
 

@@ -126,6 +126,5 @@ def as_convolutions(trimmed: nn.Module) -> nn.Module:
             channels_out, channels_in, taps, _ = module.weight.shape
             conv = nn.Conv2d(channels_in, channels_out, taps, module.stride, padding=1 - module.taps.start, bias=False)
             conv.weight = nn.Parameter(module.weight.detach().clone())
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, conv)
+            model.set_submodule(name, conv)
     return model
