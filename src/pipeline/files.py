@@ -34,7 +34,7 @@ def replace_file(path: Path, *, suffix: str = ".partial") -> Iterator[Path]:
         UserError: the file can't be written (disk full, no permission).
     """
     partial = path.with_name(f".{path.name}{suffix}")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
@@ -44,6 +44,13 @@ def replace_file(path: Path, *, suffix: str = ".partial") -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file or folder that can't be written into a `UserError`."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
 

@@ -8,19 +8,10 @@ from contextlib import contextmanager
 from dvclive import Live
 from scmrepo.exceptions import SCMError
 
-from src.pipeline.files import read_columns, write_file
+from src.pipeline.files import read_columns, write_file, writing
 from src.pipeline.paths import SETS, TRAIN_CURVES_DIR, TRAIN_METRICS_DIR
 from src.pipeline.process import UserError
 from src.train.trainer import Metrics
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Turn what the system says of files that can't be written into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"can't write {TRAIN_METRICS_DIR}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -35,7 +26,7 @@ def open_live(*, writes: bool) -> Iterator[Live | None]:
         yield None
         return
     try:
-        with _writing():  # reports, dvc.yaml and experiments are DVC's here
+        with writing(TRAIN_METRICS_DIR):  # reports, dvc.yaml and experiments are DVC's here
             live = Live(str(TRAIN_METRICS_DIR), report=None, save_dvc_exp=False, dvcyaml=False)
     except SCMError as error:
         raise UserError(f"{error}: dvclive needs a first commit; run `git add -A && git commit -m start`") from error
@@ -43,11 +34,11 @@ def open_live(*, writes: bool) -> Iterator[Live | None]:
         yield live
     finally:
         # Beside its own files it removes a marker for VS Code, which another run of the queue may just have removed.
-        with _writing(), contextlib.suppress(FileNotFoundError):
+        with writing(TRAIN_METRICS_DIR), contextlib.suppress(FileNotFoundError):
             live.end()
 
 
-@_writing()
+@writing(TRAIN_METRICS_DIR)
 def log_epoch(live: Live | None, results: dict[str, Metrics], learning_rate: float) -> None:
     """Write one epoch's loss and accuracy on each set, as ``metrics/train/plots/metrics/<set>/<metric>.tsv``.
 
@@ -68,7 +59,7 @@ def log_epoch(live: Live | None, results: dict[str, Metrics], learning_rate: flo
         live.next_step()
 
 
-@_writing()
+@writing(TRAIN_METRICS_DIR)
 def log_run(live: Live | None, **values: str | int) -> None:
     """Add single values to ``metrics/train/metrics.json``. Raises `UserError` where it can't be written."""
     if live:
