@@ -14,18 +14,8 @@ from PIL import Image, ImageOps, PngImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
-FORMATS = {  # that are read, by Pillow's names, and how the names of their files end
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif",),
-    "HEIF": (".heic", ".heif"),
-}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "HEIF")  # that are read, by Pillow's names
 FRAME_PIXELS = 10**8  # that are looked at in an animation or a scan, where its first frames are of one colour
-SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WORKING_SIDE = 384  # pixels, the longest side at which ink is looked for
 BORDER = 0.03  # of the shorter side: the width of the picture's border, most of which is taken to be background
 VISIBLE = 16  # grey levels between a flat background and what is on it
@@ -38,6 +28,7 @@ OTHER_DECODER = 10  # the most is a transparent picture with a palette, converte
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # pyrefly: ignore  # bytes: a large text or profile changes no pixel
 Image.MAX_IMAGE_PIXELS = None  # `LARGEST` takes its place: of a JPEG, few of the pixels are ever in memory
 pillow_heif.register_heif_opener()
+SUFFIXES = tuple(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def find_pictures(names: Sequence[str], passed_over: Counter[str]) -> Iterator[Path]:
@@ -81,7 +72,7 @@ def read_grey(file: BinaryIO) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
-            with Image.open(file, formats=tuple(FORMATS)) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 most = 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's aids
                 frames = max(1, min(most, FRAME_PIXELS // (image.width * image.height)))
                 for number in range(frames):
