@@ -24,20 +24,19 @@ def read_picture(path: Path, side: int) -> np.ndarray:
         UserError: it is not a picture, or a damaged one.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
-            with Image.open(path) as image:
-                image.draft("L", (side, side))  # a JPEG is unpacked no larger than needed
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I;16"):
-                    upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-                elif upright.mode in ("I", "F"):
-                    values = np.asarray(upright, np.float64)
-                    values = (values - values.min()) / (np.ptp(values) or 1)
-                    upright = Image.fromarray((255 * values).astype(np.uint8))
-                if upright.has_transparency_data:
-                    upright = upright.convert("RGBA")
-                    upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-                return np.asarray(upright.convert("L").resize((side, side), Image.Resampling.BILINEAR))
+        # Warnings are of odd metadata, which change no pixel.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            image.draft("L", (side, side))  # a JPEG is unpacked no larger than needed
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            elif upright.mode in ("I", "F"):
+                values = np.asarray(upright, np.float64)
+                values = (values - values.min()) / (np.ptp(values) or 1)
+                upright = Image.fromarray((255 * values).astype(np.uint8))
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            return np.asarray(upright.convert("L").resize((side, side), Image.Resampling.BILINEAR))
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise UserError(f"{path} can't be read as a picture: {first_line(error)}") from error

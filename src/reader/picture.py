@@ -70,17 +70,16 @@ def read_grey(file: BinaryIO) -> np.ndarray:
         ValueError: it is not a picture of the `FORMATS`, is damaged, or takes more than `LARGEST` bytes.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, which change no pixel
-            with Image.open(file, formats=FORMATS) as image:
-                most = 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's aids
-                frames = max(1, min(most, FRAME_PIXELS // (image.width * image.height)))
-                for number in range(frames):
-                    image.seek(number)
-                    _check_size(image)
-                    grey = _to_grey(image if frames == 1 else ImageOps.exif_transpose(image))
-                    if np.ptp(grey):
-                        break
+        # Warnings are of odd metadata, which change no pixel.
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            most = 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's aids
+            frames = max(1, min(most, FRAME_PIXELS // (image.width * image.height)))
+            for number in range(frames):
+                image.seek(number)
+                _check_size(image)
+                grey = _to_grey(image if frames == 1 else ImageOps.exif_transpose(image))
+                if np.ptp(grey):
+                    break
     except Image.UnidentifiedImageError as error:
         raise ValueError(f"not a picture of the kinds {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
