@@ -1,5 +1,6 @@
 """The commands in README.md and docs/, typed as they stand: they print what the pages show."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -55,6 +56,21 @@ def test_the_commands_of_a_document_print_what_it_shows_but_for_the_figures(docu
 
     if request.config.getoption("--write"):
         (ROOT / document).write_text(page, encoding="utf-8")
+
+
+@needs_posix
+@pytest.mark.slow
+def test_what_is_left_without_reader_tools_and_pages_passes_its_tests(tmp_path):
+    *_, block = blocks_of("docs/adapt.md")
+    script = "\n".join([PRELUDE, f"git clone --quiet {shlex.quote(str(ROOT))} core && cd core", *dict(block.steps)])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3600
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
