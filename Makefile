@@ -61,7 +61,7 @@ test-all: setup-dev  ## the same with the full campaign of faults
 release-check: setup-dev  ## check that what is committed agrees with itself
 	$(RUN) pytest -q release
 
-docs: setup  ## fill in what README.md and docs/ say of committed figures
+docs: setup  ## fill in the numbers in README.md and docs/
 	$(RUN) release.docs
 
 walk: setup-dev  ## run the commands in README.md and docs/, and write what they print there; takes minutes
@@ -71,7 +71,7 @@ lock: setup  ## bring each dvc.lock up to date where comments, docstrings or the
 	$(RUN) release.lock
 
 BENCH ?=
-bench: setup  ## measure: one table, the same figures in benchmarks/results.json; BENCH="--weights FILE random"
+bench: setup  ## measure: one table, the same numbers in benchmarks/results.json; BENCH="--weights FILE random"
 	$(RUN) dvc repro download
 	$(RUN) benchmarks $(BENCH)
 

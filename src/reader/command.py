@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="a file; a folder, for all images in it; - for standard input"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
     parser.add_argument(
         "--strict", action="store_true", help=f"exit with status {WARNED} where a prediction comes with a warning"
     )

@@ -16,9 +16,9 @@ LICENCES = {  # of what was published
 }
 HUB_NAMES = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
 LIMITS = """\
-It answers with one of its classes whatever it is shown. It has seen images like those of its data alone, grey and
-prepared as the file's metadata say. It was not tried on others, nor on images that somebody changed to mislead it.
-Don't let it decide where a wrong answer does harm."""
+It always answers with one of its classes. It was trained only on grey images that are prepared as the file's metadata
+say: expect more errors on others. It was not tested on images altered to mislead it. Don't use it where a wrong answer
+does harm."""
 
 
 def write_card(test: Mapping, run: Mapping, class_names: Sequence[str], trained_on: int) -> str:
@@ -49,11 +49,12 @@ def write_card(test: Mapping, run: Mapping, class_names: Sequence[str], trained_
         ],
     }
     listed = ", ".join(class_names[:50]) + (f" and {len(class_names) - 50} more" if len(class_names) > 50 else "")
+    made = "trained" if run["initial_weights"] == "random" else "fine-tuned"
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
         f"# {name} for {dataset}",
-        f"A {name} with one input channel, fine-tuned from {name_weights(run['initial_weights'])} on {trained_on:,} "
-        f"images of {dataset}. It tells {len(class_names)} classes apart: {listed}.",
+        f"A {name} with one input channel, {made} from {name_weights(run['initial_weights'])} on {trained_on:,} images "
+        f"of {dataset}. It tells {len(class_names)} classes apart: {listed}.",
         "## How well it does",
         table(
             ("on the test set", "value"),

@@ -80,7 +80,7 @@ def write_page(
             ("set", "mean loss per image", "accuracy"),
             ((name, f"{metrics['loss']:.4f}", f"{metrics['accuracy']:.2%}") for name, metrics in sets.items()),
         ),
-        "Loss and accuracy on train are averages over the last epoch, on augmented images. "
+        f"Loss and accuracy on train are averages over the last epoch{', on augmented images' * params.augment}. "
         + (VALIDATION[run["validation_split"]] if "validation" in sets else ""),
         *(
             [
