@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import optuna
 import psutil
@@ -29,6 +31,7 @@ from src.pipeline.process import UserError, exit_code, first_line
 
 SPACE_FILE = Path("search/space.yaml")
 STUDY_FILE = Path(".dvc/tmp/search/study.db")  # SQLite takes back what a kill cuts short; Optuna's journal does not
+_stopped: list[bool] = []
 EPOCH = re.compile(r"epoch ([\d.]+)/.* validation (\S+) ")
 
 
@@ -38,7 +41,8 @@ def main() -> None:
     trials, params = parser.parse_args().trials, load_params()
     if params.validation_size == 0:
         raise UserError("validation_size = 0: a search chooses by validation loss; set it above 0 and commit that")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     STUDY_FILE.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(STUDY_FILE.with_suffix(".lock"), blocking=False):
@@ -62,6 +66,7 @@ def search(trials: int, params: Params, space: dict[str, BaseDistribution]) -> N
     if not study.trials:
         study.enqueue_trial({name: value for name, value in params if name in space})
     while len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))) < trials:
+        raise_if_stopped()
         if changed := git("diff", "--name-only", commit).splitlines():  # DVC would take the change into the trial
             raise UserError(
                 f"{', '.join(changed[:3])} changed since {commit[:7]}, which is searched; commit or undo it"
@@ -75,6 +80,18 @@ def search(trials: int, params: Params, space: dict[str, BaseDistribution]) -> N
         print(f"{experiment_of(trial):11} {trial.value:15.5f}  {accuracy:8.2%}  {values}")
     if best:
         print(f"apply it: dvc exp apply {experiment_of(best[0])}")
+
+
+def stop(*_: int | FrameType | None) -> NoReturn:
+    """Note a signal, and raise. What is raised where a library cleans up is lost: see `raise_if_stopped`."""
+    _stopped.append(True)
+    raise KeyboardInterrupt
+
+
+def raise_if_stopped() -> None:
+    """Raise `KeyboardInterrupt` where a signal has come."""
+    if _stopped:
+        raise KeyboardInterrupt
 
 
 def load_space(params: Params) -> dict[str, BaseDistribution]:
@@ -143,6 +160,7 @@ def run_experiment(name: str, trial: optuna.Trial) -> str:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             for line in process.stdout or ():
+                raise_if_stopped()
                 lines.append(line)
                 if line.startswith(("epoch ", "train: going on ")):
                     print(f"  {line}", end="", flush=True)

@@ -1,5 +1,6 @@
 """``make search``: a killed search goes on in the midst of a trial, a bad trial ends early, folly is refused."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,11 +8,12 @@ import time
 
 import optuna
 import pytest
-from helpers.project import Project, needs_posix
+from helpers.project import QUICK, Project, needs_posix
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from search import __main__ as search
+from src.pipeline.params import Params
 from src.pipeline.process import UserError
 
 LR = "lr: {low: 0.001, high: 0.02, log: true}\n"
@@ -101,6 +103,24 @@ def test_a_trial_that_fails_ends_the_search_unless_its_parameters_are_to_blame(m
         search.run_trial(study, trial)
 
     assert study.trials[0].state == state
+
+
+def test_a_signal_that_a_library_swallows_ends_the_search_all_the_same(monkeypatch):
+    def run_trial(study: optuna.Study, trial: optuna.Trial) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            search.stop()
+        study.tell(trial, 0.5)
+
+    study = optuna.create_study()
+    monkeypatch.setattr(search, "_stopped", [])
+    monkeypatch.setattr(search, "git", lambda *_: "")
+    monkeypatch.setattr(search, "run_trial", run_trial)
+    monkeypatch.setattr(optuna, "create_study", lambda **_: study)
+
+    with pytest.raises(KeyboardInterrupt):
+        search.search(2, Params(**QUICK), {"lr": FloatDistribution(0.001, 0.02)})
+
+    assert len(study.trials) == 1
 
 
 @pytest.mark.parametrize(
