@@ -55,10 +55,6 @@ def results() -> str:
     return next(part for part in text("metrics/report.md").split("\n\n") if part.startswith("| set |"))
 
 
-def calibration() -> str:
-    return f"{read('metrics/evaluate/metrics.json')['test']['calibration_error']:.2%}"
-
-
 def standard_error() -> str:
     return f"{read('metrics/evaluate/metrics.json')['test']['standard_error']:.2%}"
 
@@ -219,7 +215,7 @@ def defaults() -> Params:
 FACTS = {
     fact.__name__.replace("_", "-"): fact
     for fact in (
-        answers, benchmark, benchmark_rest, calibration, doubtful, duration, export, headline, onnx_size, outliers,
+        answers, benchmark, benchmark_rest, doubtful, duration, export, headline, onnx_size, outliers,
         parameters, pictures, price, reproductions, results, several_seeds, speedups,
         standard_error, sweeps,
     )
