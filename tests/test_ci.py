@@ -82,7 +82,7 @@ def test_a_workflow_holds_no_more_rights_than_it_needs_and_no_secret(name):
 def test_the_tests_run_from_a_git_hook_and_from_their_own_folder_touch_no_repository_of_the_users(project):
     before = project.run("git", "log", "--format=%H %s").stdout
     hook = f"GIT_DIR='{project.path}/.git' GIT_INDEX_FILE='{project.path}/.git/index'"
-    command = f"cd tests && {hook} python -m pytest -q test_ci.py -k 'make_help or workflow'"
+    command = f"cd tests && env -u PYTEST_XDIST_WORKER {hook} python -m pytest -q test_ci.py -k 'make_help or workflow'"
 
     project.run("sh", "-c", command)
 
