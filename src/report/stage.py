@@ -38,7 +38,7 @@ def main() -> None:
     bins = {name: np.array(values) for name, values in bins.items()}
     manifest = load_manifest()
     class_names = manifest.class_names
-    label = class_names.index
+    label = {name: number for number, name in enumerate(class_names)}.__getitem__  # there may be a thousand
     predictions = read_columns(PREDICTIONS_FILE, {"actual": label, "predicted": label, "confidence": float})
     actual, predicted, confidences = map(np.array, predictions.values())
     images = load_images(manifest, "test").images
