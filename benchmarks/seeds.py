@@ -5,8 +5,6 @@ has are read, one that was killed goes on from its checkpoint.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import json
 import os
@@ -14,20 +12,28 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import dvc.api
+import torch
+import torch.nn.functional as F
 
 from benchmarks.compare import against, writers_of
 from benchmarks.machine import machine_name, short_name
 from benchmarks.recipes import RECIPES, load_runs, parameters, save_runs
+from src.images.dataset import Images, load_images, load_manifest
 from src.pipeline.params import PARAMS_FILE, Params, load_params
-from src.pipeline.paths import PREDICTIONS_FILE, RUN_FILE
+from src.pipeline.paths import MODEL_FILE, RUN_FILE
 from src.pipeline.process import UserError, exit_code
+from src.resnet.inference import InputFormat, predict_probabilities
+from src.resnet.machine import set_up_machine
+from src.resnet.model_file import load_model
+from src.resnet.network import trim
 
 RESULTS_FILE = Path("benchmarks/seeds.json")
-METRICS = ("validation.accuracy", "validation.loss", "test.accuracy")
+METRICS = ("validation.accuracy", "validation.loss")
 
 
 def main() -> None:
@@ -50,7 +56,7 @@ def is_among(runs: Iterable[Mapping], recipe: str, weights: str, seed: int, para
 
 
 def measure(recipe: str, weights: str, seed: int, params: Params) -> dict:
-    """Have DVC make an experiment, or find that it has been made, and read its metrics.
+    """Have DVC train, or find that it has, and see what the model says of the test images.
 
     Args:
         weights: a value of the parameter.
@@ -64,17 +70,39 @@ def measure(recipe: str, weights: str, seed: int, params: Params) -> dict:
         UserError: it failed, or there is one of that name with other parameters.
     """
     name = f"{recipe}-{re.sub('[^A-Za-z0-9]+', '-', Path(weights).stem)}-{seed}"
-    row, seconds = experiment(name, RECIPES[recipe] | {"weights": weights, "seed": seed}, "evaluate", params)
-    predictions = csv.DictReader(io.StringIO(dvc.api.read(PREDICTIONS_FILE.as_posix(), rev=row["rev"])))
+    row, seconds = experiment(name, RECIPES[recipe] | {"weights": weights, "seed": seed}, "train", params)
+    test = score(row["rev"], load_images(load_manifest(), "test"), params, RECIPES[recipe].get("tta", 1))
     return {
         "recipe": recipe,
         "parameters": parameters(params, RECIPES[recipe]),
         "weights": Path(weights).name,
         "seed": seed,
         **{metric.replace(".", "_"): row.get(metric) for metric in METRICS},
+        "test_accuracy": test["accuracy"],
         "seconds": seconds,
         "machine": machine_name(json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))),
-        "wrong": [number for number, each in enumerate(predictions) if each["actual"] != each["predicted"]],
+        "wrong": test["wrong"],
+    }
+
+
+def score(revision: str, data: Images, params: Params, copies: int) -> dict:
+    """See what an experiment's model says of images, by the mean of its answers for ``copies`` of each.
+
+    Returns:
+        ``loss``, ``accuracy``, and as ``wrong`` the numbers of the images that it got wrong.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(dvc.api.read(MODEL_FILE.as_posix(), rev=revision, mode="rb"))
+        model, metadata = load_model(Path(file.name))
+    form, machine = InputFormat.of_model(metadata), set_up_machine(params.device, "fp32", params.threads)
+    model = trim(model, form.image_size).to(machine.device).to(memory_format=torch.channels_last)
+    images, labels = map(torch.from_numpy, (data.images, data.labels))
+    probabilities = predict_probabilities(model, images, form, machine, copies)
+    right = probabilities.argmax(1) == labels
+    return {
+        "loss": F.nll_loss(probabilities.log(), labels).item(),
+        "accuracy": right.double().mean().item(),
+        "wrong": (~right).nonzero().flatten().tolist(),
     }
 
 

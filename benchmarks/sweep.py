@@ -8,28 +8,21 @@ import itertools
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean
 
 import dvc.api
-import torch
-import torch.nn.functional as F
 import yaml
 
 from benchmarks.compare import against, writers_of
 from benchmarks.machine import machine_name, short_name
 from benchmarks.recipes import HELD_OUT, load_runs, parameters, save_runs
-from benchmarks.seeds import experiment
+from benchmarks.seeds import experiment, score
 from src.images.dataset import load_manifest
 from src.pipeline.params import Params, load_params
-from src.pipeline.paths import MODEL_FILE, RUN_FILE
+from src.pipeline.paths import RUN_FILE
 from src.pipeline.process import exit_code
-from src.resnet.inference import InputFormat, predict_probabilities
-from src.resnet.machine import set_up_machine
-from src.resnet.model_file import load_model
-from src.resnet.network import trim
 from src.sampling.split import load_sets
 
 RESULTS_FILE = Path("benchmarks/sweep.json")
@@ -95,29 +88,10 @@ def measure(params: Params, changes: Mapping[str, object], weights: str, seed: i
     """
     name = re.sub("[^A-Za-z0-9]+", "-", f"sweep-{weights}-{json.dumps(changes)}-seed-{seed}")
     row, seconds = experiment(name, {**changes, "weights": weights, "seed": seed}, "train", params)
-    with tempfile.NamedTemporaryFile() as file:
-        Path(file.name).write_bytes(dvc.api.read(MODEL_FILE.as_posix(), rev=row["rev"], mode="rb"))
-        model, metadata = load_model(Path(file.name))
-    machine = set_up_machine(params.device, "fp32", params.threads)
-    model = trim(model, metadata["image_size"]).to(machine.device).to(memory_format=torch.channels_last)
     held_out = load_sets(load_manifest(), HELD_OUT)["validation"]
-    images, labels = map(torch.from_numpy, (held_out.images, held_out.labels))
-    plain, shifted = (
-        score(predict_probabilities(model, images, InputFormat.of_model(metadata), machine, copies), labels)
-        for copies in (1, COPIES)
-    )
+    plain, shifted = (score(row["rev"], held_out, params, copies) for copies in (1, COPIES))
     used = json.loads(dvc.api.read(RUN_FILE.as_posix(), rev=row["rev"]))
     return {**plain, "shifted": shifted, "seconds": seconds, "machine": machine_name(used)}
-
-
-def score(probabilities: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Compare probabilities (N, C) float64 with labels (N,) int64."""
-    right = probabilities.argmax(1) == labels
-    return {
-        "loss": F.nll_loss(probabilities.log(), labels).item(),
-        "accuracy": right.double().mean().item(),
-        "wrong": (~right).nonzero().flatten().tolist(),
-    }
 
 
 if __name__ == "__main__":
