@@ -41,12 +41,12 @@ def main() -> None:
     all_read, all_sure = True, True
     files = find_pictures(arguments.images, passed_over)
     while chunk := list(itertools.islice(files, CHUNK)):
-        read, pictures = read_pictures(chunk)
-        all_read &= len(read) == len(chunk)
-        for file, reading in zip(read, recognise(pictures, classifier, arguments.tta), strict=True):
+        pictures = [(file, grey) for file in chunk if (grey := read_picture(file)) is not None]
+        all_read &= len(pictures) == len(chunk)
+        readings = recognise([grey for _, grey in pictures], classifier, arguments.tta)
+        for (file, _), reading in zip(pictures, readings, strict=True):
             all_sure &= reading.warning is None
-            ranking = rank(reading, classifier.class_names)
-            print((as_json if arguments.json else as_row)(file, ranking, reading.warning))
+            print((as_json if arguments.json else as_row)(file, reading))
     if passed_over:
         kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
         print(f"passed over, not pictures by their names: {kinds}", file=sys.stderr)
@@ -71,13 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--strict", action="store_true", help=f"exit with status {WARNED} where a prediction comes with a warning"
     )
-    parser.add_argument(
-        "--tta",
-        type=int,
-        choices=(1, 5, 9),
-        default=1,
-        help="copies, shifted by a pixel, to average over",
-    )
+    parser.add_argument("--tta", type=int, choices=(1, 5, 9), default=1, help="copies, shifted by a pixel, to average")
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help=f"{MODEL_FILE} (the default) or {ONNX_FILE}, or a copy of one"
     )
@@ -85,44 +79,30 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args(names)  # a file -5.png, as a shell gives it for *, is no option
 
 
-def read_pictures(files: list[Path]) -> tuple[list[Path], list[np.ndarray]]:
-    """Read each file as grey levels. A file that can't be read is a line on stderr.
-
-    Returns:
-        The files that could be read, and their pictures, (H, W) float32 in [0, 255].
-    """
-    read, pictures = [], []
-    for file in files:
-        try:
-            if file.is_dir():
-                os.scandir(file).close()  # raises where it can't be listed
-                raise ValueError("a folder without images")
-            with io.BytesIO(sys.stdin.buffer.read()) if file == STANDARD_INPUT else file.open("rb") as opened:
-                pictures.append(read_grey(opened))
-            read.append(file)
-        except (OSError, ValueError) as error:
-            print(f"error: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-    return read, pictures
+def read_picture(file: Path) -> np.ndarray | None:
+    """Read a file as grey levels, (H, W) float32 in [0, 255]. Where it can't be read, that is a line on stderr."""
+    try:
+        if file.is_dir():
+            os.scandir(file).close()  # raises where it can't be listed
+            raise ValueError("a folder without images")
+        with io.BytesIO(sys.stdin.buffer.read()) if file == STANDARD_INPUT else file.open("rb") as opened:
+            return read_grey(opened)
+    except (OSError, ValueError) as error:
+        print(f"error: {file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return None
 
 
-def rank(reading: Reading, class_names: list[str]) -> list[tuple[int, float]]:
-    """Rank the digits: (digit, probability), the likeliest first; nothing for an empty picture."""
-    if reading.probabilities is None:
-        return []
-    order = reading.probabilities.argsort(descending=True)
-    return [(int(class_names[i]), reading.probabilities[i].item()) for i in order]
-
-
-def as_json(file: Path, ranking: list[tuple[int, float]], warning: str | None) -> str:
+def as_json(file: Path, reading: Reading) -> str:
     """Write one line for one file."""
-    ranked = [{"digit": digit, "probability": probability} for digit, probability in ranking]
-    best = ranked[0] if ranked else {"digit": None, "probability": None}
-    return json.dumps({"file": str(file), **best, "runners_up": ranked[1 : 1 + RUNNERS_UP], "warning": warning})
+    ranking = [{"digit": int(digit), "probability": share} for digit, share in reading.probabilities.items()]
+    best = ranking[0] if ranking else {"digit": None, "probability": None}
+    runners_up = ranking[1 : 1 + RUNNERS_UP]
+    return json.dumps({"file": str(file), **best, "runners_up": runners_up, "warning": reading.warning})
 
 
-def as_row(file: Path, ranking: list[tuple[int, float]], warning: str | None) -> str:
+def as_row(file: Path, reading: Reading) -> str:
     """Write the same as a line of a table."""
-    shown = [f"{digit} {probability:.2%}" for digit, probability in ranking[1 : 1 + RUNNERS_UP]]
-    digit, probability = (ranking[0][0], f"{ranking[0][1]:.2%}") if ranking else ("-", "-")
-    row = ROW.format(digit, probability, ", ".join(shown), file)
-    return f"{row}  ({warning})" if warning else row
+    ranking = [(digit, f"{share:.2%}") for digit, share in reading.probabilities.items()]
+    best = ranking[0] if ranking else ("-", "-")
+    row = ROW.format(*best, ", ".join(map(" ".join, ranking[1 : 1 + RUNNERS_UP])), file)
+    return f"{row}  ({reading.warning})" if reading.warning else row

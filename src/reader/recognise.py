@@ -1,6 +1,6 @@
 """Recognising the digit in a picture: the guesses at its ink, and what the model predicts for each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Reading(NamedTuple):
     """What was recognised in a picture."""
 
     mnist_image: np.ndarray  # (28, 28) uint8, what the network saw; all 0 for an empty picture
-    probabilities: torch.Tensor | None  # (C,) float32, or None for an empty picture
+    probabilities: dict[str, float]  # of each class, the likeliest first; none for an empty picture
     warning: str | None  # `EMPTY`, `SEVERAL`, `UNLIKE`, or None
 
 
@@ -60,51 +60,43 @@ def recognise(pictures: Sequence[np.ndarray], classifier: Classifier, copies: in
 
     The probabilities are the means over ``copies`` of what the network sees, shifted by the first of `SHIFTS`.
     """
-    guesses = [[guess] if (guess := ink_from_border(picture)) else [] for picture in pictures]
-    best = _best(guesses, classifier)
-    unsure = [number for number, one in enumerate(best) if not (one and one.cost < SURE)]
-    for number in unsure:
-        one = best[number]
-        guesses[number] += ink_from_strokes(pictures[number], one.guess.dark if one else None)
-    for number, one in zip(unsure, _best([guesses[number] for number in unsure], classifier), strict=True):
-        best[number] = one
-    several = _are_several(best, classifier)
-    found = [one for one in best if one]
-    seen = torch.from_numpy(np.array([one.mnist_image for one in found]).reshape(-1, SIDE, SIDE))
-    shifted = [classifier.predict(seen.roll(shift, (1, 2))).logits.softmax(1) for shift in SHIFTS[1:copies]]
-    plain = torch.stack([one.logits for one in found]).softmax(1) if found else torch.empty(0)
-    probabilities = iter(torch.stack([plain, *shifted]).mean(0))
-    return [_reading(one, next(probabilities) if one else None, more) for one, more in zip(best, several, strict=True)]
-
-
-def _best(guesses: Sequence[Sequence[Guess]], classifier: Classifier) -> list[Candidate | None]:
-    """Take the best of each picture's guesses; None where there are none."""
-    images, predictions = _predict([guess.ink for of_picture in guesses for guess in of_picture], classifier)
-    each = zip(images, predictions.logits, predictions.outlier_scores.tolist(), strict=True)
-    candidates = [[Candidate(guess, *next(each)) for guess in of_picture] for of_picture in guesses]
-    return [min(of_picture, key=lambda one: one.cost, default=None) for of_picture in candidates]
-
-
-def _are_several(best: Sequence[Candidate | None], classifier: Classifier) -> list[bool]:
-    """Tell of each picture whether its ink falls into parts that are digits themselves, more so than the whole."""
-    parts = [split(one.guess.ink) if one else [] for one in best]
-    _, predictions = _predict([ink for of_one in parts for ink in of_one], classifier)
-    scores = iter(predictions.outlier_scores.tolist())
-    of_parts = [[next(scores) for _ in of_one] for of_one in parts]
-    return [
-        bool(one and of_one and max(of_one) < min(0, one.outlier_score))
-        for one, of_one in zip(best, of_parts, strict=True)
+    first = _candidates([filter(None, [ink_from_border(picture)]) for picture in pictures], classifier)
+    others = [
+        [] if one and one[0].cost < SURE else ink_from_strokes(picture, one[0].guess.dark if one else None)
+        for picture, one in zip(pictures, first, strict=True)
     ]
+    pairs = zip(first, _candidates(others, classifier), strict=True)
+    best = [min([*one, *more], key=lambda candidate: candidate.cost, default=None) for one, more in pairs]
+    readings = _readings([one for one in best if one], classifier, copies)
+    return [next(readings) if one else Reading(np.zeros((SIDE, SIDE), np.uint8), {}, EMPTY) for one in best]
+
+
+def _candidates(guesses: Iterable[Iterable[Guess]], classifier: Classifier) -> list[list[Candidate]]:
+    """Have the model look at each picture's guesses, at all of them together."""
+    of_pictures = [list(of_picture) for of_picture in guesses]
+    images, predictions = _predict([guess.ink for of_picture in of_pictures for guess in of_picture], classifier)
+    each = zip(images, predictions.logits, predictions.outlier_scores.tolist(), strict=True)
+    return [[Candidate(guess, *next(each)) for guess in of_picture] for of_picture in of_pictures]
+
+
+def _readings(found: Sequence[Candidate], classifier: Classifier, copies: int) -> Iterator[Reading]:
+    if not found:
+        return
+    seen = torch.from_numpy(np.array([one.mnist_image for one in found]))
+    shifted = [classifier.predict(seen.roll(shift, (1, 2))).logits for shift in SHIFTS[1:copies]]
+    logits = torch.stack([torch.stack([one.logits for one in found]), *shifted])
+    parts = [split(one.guess.ink) for one in found]
+    _, of_parts = _predict([ink for of_one in parts for ink in of_one], classifier)
+    scores = iter(of_parts.outlier_scores.tolist())
+    for one, of_one, row in zip(found, parts, logits.softmax(2).mean(0).tolist(), strict=True):
+        # Several are parts that are digits themselves, more so than the whole. Without an outlier head all scores are
+        # NaN, and no comparison with one holds.
+        several = of_one and max([next(scores) for _ in of_one]) < min(0, one.outlier_score)
+        warning = SEVERAL if several else UNLIKE if max(one.outlier_score, one.cost) > 0 else None
+        ranking = sorted(zip(classifier.class_names, row, strict=True), key=lambda item: item[1], reverse=True)
+        yield Reading(one.mnist_image, dict(ranking), warning)
 
 
 def _predict(inks: Sequence[np.ndarray], classifier: Classifier) -> tuple[list[np.ndarray], Predictions]:
     images = [to_mnist_style(thicken(ink)) for ink in inks]
     return images, classifier.predict(torch.from_numpy(np.array(images, np.uint8).reshape(-1, SIDE, SIDE)))
-
-
-def _reading(best: Candidate | None, probabilities: torch.Tensor | None, several: bool) -> Reading:
-    if best is None:
-        return Reading(np.zeros((SIDE, SIDE), np.uint8), None, EMPTY)
-    # Without an outlier head the score is NaN, and so is the maximum: no warning.
-    warning = SEVERAL if several else UNLIKE if max(best.outlier_score, best.cost) > 0 else None
-    return Reading(best.mnist_image, probabilities, warning)

@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -22,7 +21,6 @@ from src.reader.recognise import Classifier, load_classifier, recognise
 from src.resnet.machine import set_up_machine
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from gradio import Blocks
     from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
@@ -54,8 +52,8 @@ canvas.onpointerup = () => trigger("input", { picture: canvas.toDataURL() });
 element.querySelector("button").onclick = () => { clear(); trigger("clear"); };
 """
 
-Answer = tuple[dict[str, float] | None, np.ndarray | None, str]
-NOTHING: Answer = (None, None, "")
+Answer = tuple[dict[str, float], np.ndarray | None, str]
+NOTHING: Answer = ({}, None, "")
 
 
 def main() -> None:
@@ -66,7 +64,7 @@ def main() -> None:
     classifier = load_classifier(arguments.model, set_up_machine("auto", "fp32", threads=1))
     with bind(arguments.port) as listener, tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # no picture stays behind
-        serve(build_app(build_page(classifier), listener.getsockname()[1]), listener)
+        serve(build_page(classifier), listener)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,9 +97,11 @@ def build_page(classifier: Classifier) -> "Blocks":
     def read(file: BinaryIO) -> Answer:
         try:
             with lock:
-                return answer(read_grey(file), classifier)
+                (reading,) = recognise([read_grey(file)], classifier)
         except ValueError as error:
-            return None, None, f"Not read: {error}"
+            return {}, None, f"Not read: {error}"
+        pixels = np.kron(reading.mnist_image, np.ones((ZOOM, ZOOM), np.uint8))
+        return reading.probabilities, pixels, reading.warning or ""
 
     def read_drawing(stroke: gradio.EventData) -> Answer:
         return read(io.BytesIO(base64.b64decode(stroke.picture.partition(",")[2])))  # of a data URL
@@ -127,102 +127,65 @@ def build_page(classifier: Classifier) -> "Blocks":
                 # The file as it came: Gradio's own reader knows fewer formats, and fails with a traceback.
                 picture.preprocess = lambda payload: payload.path if payload else None
             with gradio.Column(min_width=320):
-                outputs = [
-                    gradio.Label(
-                        label="Probability of each digit",
-                        num_top_classes=10,
-                        show_heading=False,
-                        elem_id="probabilities",
-                    ),
-                    gradio.Image(
-                        label="The 28 × 28 pixels that the network saw",
-                        format="png",
-                        buttons=[],
-                        height=CANVAS,
-                        elem_id="pixels",
-                    ),
-                    gradio.Textbox(label="Warning", interactive=False, elem_id="warning"),
-                ]
+                probabilities = gradio.Label(
+                    label="Probability of each digit", num_top_classes=10, show_heading=False, elem_id="probabilities"
+                )
+                pixels = gradio.Image(
+                    label="The 28 × 28 pixels that the network saw",
+                    format="png",
+                    buttons=[],
+                    height=CANVAS,
+                    elem_id="pixels",
+                )
+                warning = gradio.Textbox(label="Warning", interactive=False, elem_id="warning")
         # No queue: its event stream looks for answers every 50 ms. Of drawings that come while one is read, the last is
         # read next.
-        options: dict[str, Any] = {
-            "outputs": outputs,
-            "queue": False,
-            "trigger_mode": "always_last",
-            "show_progress": "hidden",
-        }
+        options: dict[str, Any] = {"queue": False, "trigger_mode": "always_last", "show_progress": "hidden"}
+        options["outputs"] = [probabilities, pixels, warning]
         sheet.clear(lambda: NOTHING, api_visibility="private", **options)
         sheet.input(read_drawing, api_visibility="private", **options)
         picture.change(read_picture, picture, api_name="picture", **options)
     return page
 
 
-def answer(grey: np.ndarray, classifier: Classifier) -> Answer:
-    """Say what the page shows for a picture (H, W) float32: the probability of each digit, the pixels, the warning."""
-    (reading,) = recognise([grey], classifier)
-    probabilities = None
-    if reading.probabilities is not None:
-        probabilities = dict(zip(classifier.class_names, reading.probabilities.tolist(), strict=True))
-    return probabilities, np.kron(reading.mnist_image, np.ones((ZOOM, ZOOM), np.uint8)), reading.warning or ""
-
-
-def build_app(page: "Blocks", port: int) -> "FastAPI":
-    """Put the page behind what refuses others. Nothing of Gradio's that asks the web or the environment is left on."""
+def serve(page: "Blocks", listener: socket.socket) -> None:
+    """Serve the page until Ctrl-C, behind what refuses others. Nothing of Gradio's that asks the web is left on."""
     import fastapi
     import gradio
+    import uvicorn
     from gradio import processing_utils
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import PlainTextResponse
-
-    app = fastapi.FastAPI()
 
     async def stay_here(url: str) -> NoReturn:
         raise ValueError(f"{url} is not a picture of this machine")
 
     processing_utils.async_ssrf_protected_get = stay_here  # pyrefly: ignore  # Gradio would fetch a picture's URL
+    page.has_launched = True  # else Gradio takes a request's word for which files of this machine were uploaded
+    app = fastapi.FastAPI()
 
     @app.middleware("http")
     async def refuse(request: "Request", call_next: "RequestResponseEndpoint") -> "Response":
-        status = refusal(request.method, request.url.path, request.headers)
+        status = refusal(request)
         return PlainTextResponse("refused", status) if status else await call_next(request)
 
-    page.has_launched = True  # else Gradio takes a request's word for which files of this machine were uploaded
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)  # this one is asked first
-    return gradio.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        server_name=LOOPBACK,
-        server_port=port,
-        footer_links=[],
-        run_history=False,
-        root_path="",
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size=LARGEST_UPLOAD,
-    )
-
-
-def refusal(method: str, path: str, headers: Mapping[str, str]) -> int | None:
-    """The HTTP status for what the page itself does not send: from another site, to another path, or too large."""
-    if method in ("GET", "HEAD"):
-        return None
-    if headers.get("origin") not in (None, f"http://{headers.get('host')}"):
-        return 403
-    if not path.startswith(SENT_TO):
-        return 404
-    length = headers.get("content-length", "")
-    return None if length.isdigit() and int(length) <= LARGEST_UPLOAD + 2**20 else 413  # with what a form adds
-
-
-def serve(app: "FastAPI", listener: socket.socket) -> None:
-    """Serve the page until Ctrl-C."""
-    import uvicorn
-
+    gradio.mount_gradio_app(app, page, path="/", footer_links=[], run_history=False, max_file_size=LARGEST_UPLOAD)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     print(f"demo: http://{LOOPBACK}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn raises again once it has shut down
         print("demo: ended")
+
+
+def refusal(request: "Request") -> int | None:
+    """The HTTP status for what the page itself does not send: from another site, to another path, or too large."""
+    if request.method in ("GET", "HEAD"):
+        return None
+    if request.headers.get("origin") not in (None, f"http://{request.headers.get('host')}"):
+        return 403
+    if not request.url.path.startswith(SENT_TO):
+        return 404
+    length = request.headers.get("content-length", "")
+    return None if length.isdigit() and int(length) <= LARGEST_UPLOAD + 2**20 else 413  # with what a form adds
