@@ -15,14 +15,7 @@ from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE
 from src.pipeline.process import UserError, require_unchanged_inputs
 from src.reader.export.onnx_classifier import INPUT, LOGITS, ONNX_FILE, SCORE, OnnxClassifier
-from src.reader.head.outlier_head import (
-    HEAD_FILE,
-    OutlierHead,
-    Predictions,
-    TorchClassifier,
-    load_outlier_head,
-    logits_and_features,
-)
+from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, TorchClassifier, load_outlier_head, logits_and_features
 from src.resnet.inference import InputFormat, to_unit_range
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import METADATA_KEY, load_model
@@ -47,25 +40,18 @@ def main() -> None:
     print(f"export: translating the model, then checking it on {len(images):,} test images")
     onnx = encode_onnx(model, head, metadata)
     expected = TorchClassifier(MODEL_FILE, machine, HEAD_FILE).predict(images)
-    same, difference = compare(OnnxClassifier(onnx).predict(images), expected)
+    predictions = OnnxClassifier(onnx).predict(images)
+    for output, other in zip(predictions, expected, strict=True):
+        if not torch.allclose(output, other, rtol=TOLERANCE, atol=TOLERANCE):
+            raise UserError(f"the ONNX model differs from PyTorch's by {(output - other).abs().max().item():.2g}")
+    same = (predictions.logits.argmax(1) == expected.logits.argmax(1)).double().mean().item()
+    difference = (predictions.logits - expected.logits).abs().max().item()
 
     # Save.
     require_unchanged_inputs()
     write_file(ONNX_FILE, onnx)
     write_json(CHECK_FILE, {"same_predictions": same})
     print(f"export: {ONNX_FILE} predicts as PyTorch does for {same:.2%} of them, its logits within {difference:.1e}")
-
-
-def compare(predictions: Predictions, expected: Predictions) -> tuple[float, float]:
-    """Give the share of images with the same class, and the largest difference of a logit.
-
-    Raises `UserError` where a logit or a score differs by more than `TOLERANCE`.
-    """
-    for output, other in zip(predictions, expected, strict=True):
-        if not torch.allclose(output, other, rtol=TOLERANCE, atol=TOLERANCE):
-            raise UserError(f"the ONNX model differs from PyTorch's by {(output - other).abs().max().item():.2g}")
-    same = (predictions.logits.argmax(1) == expected.logits.argmax(1)).double().mean().item()
-    return same, (predictions.logits - expected.logits).abs().max().item()
 
 
 class WholeModel(nn.Module):

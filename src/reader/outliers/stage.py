@@ -1,12 +1,11 @@
 """Stage ``outliers``: a head that tells what is not a digit, fitted to the trained model's own features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from tqdm import tqdm
 
 from src.images.dataset import DIGITS, Images, load_manifest
@@ -17,7 +16,7 @@ from src.pipeline.process import UserError, require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
 from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
 from src.resnet.inference import InputFormat, run_batches
-from src.resnet.machine import Machine, set_up_machine
+from src.resnet.machine import set_up_machine
 from src.resnet.model_file import encode_model, hash_tensors, load_model
 from src.resnet.network import trim
 from src.sampling.seeding import derive_seed, make_generator
@@ -39,8 +38,16 @@ def main() -> None:
 
     # Load the model, and the digits that it was trained on, was not trained on, and is tested on.
     model, metadata = load_model(MODEL_FILE)
-    require_digits(metadata["class_names"])
-    features = feature_extractor(model, InputFormat.of_model(metadata), machine)
+    if tuple(metadata["class_names"]) != DIGITS:
+        names = ", ".join(metadata["class_names"][:2])
+        raise UserError(f"the reader of pictures is for digits, not for {names}, ...; for these there is ./predict.py")
+    form = InputFormat.of_model(metadata)
+    trimmed = trim(model, form.image_size).to(machine.device).to(memory_format=torch.channels_last)
+
+    def features(images: np.ndarray) -> torch.Tensor:
+        """What the outlier head takes of images (N, 28, 28) uint8: (N, D), on the CPU."""
+        return run_batches(lambda x: logits_and_features(trimmed, x)[1], torch.from_numpy(images), form, machine).cpu()
+
     sets = load_sets(load_manifest(), params.validation_size or HELD_OUT)
     train, validation, test = (sets[name] for name in SETS)
 
@@ -56,10 +63,10 @@ def main() -> None:
     # Measure it on what it has not seen: other digits, other fonts.
     unseen = gather_materials(validation, OTHER_FONTS, derive_seed(params.seed, "measured"))
     count = min(MEASURED, len(validation.images))
-    detected = {kind: share_of_outliers(head, features(draw(kind, count, unseen))) for kind in KINDS}
+    detected = [share_of_outliers(head, features(draw(kind, count, unseen))) for kind in KINDS]
     rates = {
         "false_positive_rate": share_of_outliers(head, features(test.images)),
-        "true_positive_rate": sum(detected.values()) / len(detected),  # the mean over the kinds
+        "true_positive_rate": sum(detected) / len(detected),  # the mean over the kinds
     }
 
     # Save.
@@ -70,29 +77,10 @@ def main() -> None:
     print(f"outliers: called unlike any digit: {false_positives:.2%} of test images, {true_positives:.1%} of drawings")
 
 
-def require_digits(class_names: Sequence[str]) -> None:
-    """Raise `UserError` unless a model's classes are the digits."""
-    if tuple(class_names) != DIGITS:
-        names = f"{class_names[0]}, {class_names[1]}, ..."
-        raise UserError(f"the reader of pictures is for digits, not for {names}; for these there is ./predict.py")
-
-
 def gather_materials(data: Images, families: Sequence[str], seed: int) -> Materials:
     """Gather what the drawings are made of: the images of each label, the fonts of ``families``, and chance."""
     digits = {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
     return Materials(digits, load_fonts(*families), np.random.default_rng(seed))
-
-
-def feature_extractor(model: nn.Module, form: InputFormat, machine: Machine) -> Callable[[np.ndarray], torch.Tensor]:
-    """Make a function from images (N, 28, 28) uint8 to what the outlier head takes of them, (N, D) on the CPU."""
-    trimmed = trim(model, form.image_size).to(machine.device).to(memory_format=torch.channels_last)
-
-    def features(images: np.ndarray) -> torch.Tensor:
-        return run_batches(
-            lambda inputs: logits_and_features(trimmed, inputs)[1], torch.from_numpy(images), form, machine
-        ).cpu()
-
-    return features
 
 
 def fit_head(digits: torch.Tensor, outliers: torch.Tensor, seed: int) -> OutlierHead:
@@ -118,14 +106,14 @@ def fit_head(digits: torch.Tensor, outliers: torch.Tensor, seed: int) -> Outlier
     return head.eval()
 
 
+@torch.no_grad()
 def set_threshold(head: OutlierHead, digits: torch.Tensor, false_positive_rate: float) -> None:
     """Set the threshold so that at most the share ``false_positive_rate`` of digits, features (N, D), lies above it."""
-    with torch.inference_mode():
-        scores = head(digits).numpy()
-    head.threshold = head.threshold + float(np.quantile(scores, 1 - false_positive_rate, method="higher"))
+    highest = float(np.quantile(head(digits).numpy(), 1 - false_positive_rate, method="higher"))
+    head.threshold = head.threshold + highest
 
 
+@torch.no_grad()
 def share_of_outliers(head: OutlierHead, features: torch.Tensor) -> float:
     """The share of features (N, D) that the head calls unlike any digit."""
-    with torch.inference_mode():
-        return (head(features) > 0).double().mean().item()
+    return (head(features) > 0).double().mean().item()
