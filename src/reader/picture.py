@@ -48,12 +48,10 @@ def find_pictures(names: Sequence[str], passed_over: Counter[str]) -> Iterator[P
         for folder, subfolders, inside in os.walk(path, onerror=errors.append):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             files += [Path(folder, name) for name in inside if not name.startswith(".")]
-        pictures = [Path(error.filename) for error in errors if isinstance(error, PermissionError)]
-        for file in files:
-            if file.suffix.lower() in SUFFIXES:
-                pictures.append(file)
-            else:
-                passed_over[file.suffix.lower() or "without a suffix"] += 1
+        pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+        pictures += [Path(error.filename) for error in errors if isinstance(error, PermissionError)]
+        others = [suffix for file in files if (suffix := file.suffix.lower()) not in SUFFIXES]
+        passed_over.update(suffix or "without a suffix" for suffix in others)
         yield from sorted(pictures) or [path]
 
 

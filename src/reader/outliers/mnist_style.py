@@ -36,12 +36,9 @@ def crop_to_ink(ink: np.ndarray, threshold: float = 0) -> np.ndarray:
 
 
 def _start(ink: np.ndarray) -> int:
-    """Where the digit starts in `SIDE` pixels, so that its centre of mass is the one that MNIST's images have.
+    """Where ink, summed up by rows or columns (n,), starts in `SIDE` pixels to have its centre of mass in the middle.
 
-    Theirs round to pixel `SIDE` / 2, counted from 0.
-
-    Args:
-        ink: (n,), the sum of each row or of each column.
+    In MNIST's images that rounds to pixel `SIDE` / 2, counted from 0.
     """
     centre = np.average(np.arange(len(ink)), weights=ink)
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - len(ink)))
