@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.project import ROOT, needs_posix
+from helpers.project import needs_posix
 from helpers.training import MNIST_INPUT
 
 from src.images.dataset import DIGITS
@@ -23,6 +23,15 @@ from src.resnet.inference import InputFormat, to_input
 from src.resnet.model_file import METADATA_KEY, load_model, model_metadata
 from src.resnet.network import build_model
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+(logits,) = session.run(["logits"], {"images": np.load("images.npy")[:, None]})
+np.save("logits.npy", logits)
+"""
+
 
 @pytest.fixture
 def images(digits) -> np.ndarray:
@@ -30,25 +39,15 @@ def images(digits) -> np.ndarray:
     return digits[0][::100]
 
 
-@pytest.fixture
-def proto(reader_once) -> onnx.ModelProto:
-    """What is in the file."""
-    return onnx.load(reader_once.path / ONNX_FILE, load_external_data=False)
-
-
 def test_without_torch_it_gives_pytorchs_logits(reader_once, images, tmp_path):
     np.save(tmp_path / "images.npy", images)
     model, metadata = load_model(reader_once.path / "models/model.safetensors")
-    script = ROOT / "tests/reader/without_torch.py"
 
-    command = [sys.executable, "-I", script, reader_once.path / ONNX_FILE, "images.npy"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    subprocess.run([sys.executable, "-I", "-c", WITHOUT_TORCH, reader_once.path / ONNX_FILE], cwd=tmp_path, check=True)
 
-    given = json.loads(done.stdout)
     with torch.inference_mode():
         expected = model(to_input(torch.from_numpy(images), InputFormat.of_model(metadata))).numpy()
-    np.testing.assert_allclose(given["logits"], expected, rtol=TOLERANCE, atol=TOLERANCE)
-    assert given["class_names"] == list("0123456789")
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert json.loads(reader_once.read("metrics/reader/export.json")) == {"same_predictions": 1}
 
 
@@ -70,23 +69,25 @@ def test_the_preprocessing_is_inside_and_any_number_of_images_goes_in(image_size
             np.testing.assert_allclose(output, other[:count], rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_it_is_one_sound_file_that_holds_no_weight_that_only_meets_padding(proto, reader_once):
-    onnx.checker.check_model(proto, full_check=True)
-
-    size = (reader_once.path / ONNX_FILE).stat().st_size
-    assert size < 0.4 * (reader_once.path / "models/model.safetensors").stat().st_size
-    assert not any(tensor.external_data for tensor in proto.graph.initializer)
-
-
-def test_runtimes_of_2023_can_open_it(proto):
+def test_it_is_one_sound_file_without_needless_weights_or_traces_of_the_machine_that_runtimes_of_2023_open(reader_once):
     """Opset 18 and version 8 of the format came in 2022. onnxruntime 1.16.3 and OpenCV 4.8.1 of 2023 were tried.
 
     OpenCV 4.8.1 takes no other change of dimensions before the first convolution than one `Resize`.
     """
-    operators = [node.op_type for node in proto.graph.node]
+    content = (reader_once.path / ONNX_FILE).read_bytes()
+    proto = onnx.load_from_string(content)
+    onnx.checker.check_model(proto, full_check=True)
 
+    assert not any(tensor.external_data for tensor in proto.graph.initializer)
+    # Weights that meet nothing but padding are left out.
+    assert len(content) < 0.4 * (reader_once.path / "models/model.safetensors").stat().st_size
+    strings = b"\n".join(re.findall(rb"[ -~]{8,}", content))
+    assert b"resnet18" in strings
+    for trace in (str(reader_once.path).encode(), b"site-packages", b"stack_trace", b".py"):
+        assert trace not in strings
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 18)]
     assert proto.ir_version == 8
+    operators = [node.op_type for node in proto.graph.node]
     assert operators[: operators.index("Conv")] == ["Cast", "Div", "Sub", "Div", "Resize"]
 
 
@@ -114,14 +115,6 @@ def test_the_readers_stages_give_the_same_bytes_in_another_folder(reader_once, r
         assert (reader.path / name).read_bytes() == (reader_once.path / name).read_bytes()
 
 
-def test_it_names_no_folder_and_no_source_of_the_machine_that_made_it(reader_once):
-    strings = b"\n".join(re.findall(rb"[ -~]{8,}", (reader_once.path / ONNX_FILE).read_bytes()))
-
-    assert b"resnet18" in strings
-    for trace in (str(reader_once.path).encode(), b"site-packages", b"stack_trace", b".py"):
-        assert trace not in strings
-
-
 def test_a_model_that_differs_from_pytorchs_is_not_kept(reader, monkeypatch, torch_as_it_was):
     monkeypatch.chdir(reader.path)
     content = ONNX_FILE.read_bytes()
@@ -134,10 +127,3 @@ def test_a_model_that_differs_from_pytorchs_is_not_kept(reader, monkeypatch, tor
         stage.main()
 
     assert not ONNX_FILE.exists()
-
-
-def test_a_damaged_model_in_memory_is_not_printed():
-    with pytest.raises(UserError) as error:
-        OnnxClassifier(b"\x08" * 10_000)
-
-    assert len(str(error.value)) < 300
