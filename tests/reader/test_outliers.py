@@ -12,7 +12,7 @@ from src.pipeline.process import UserError
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, TorchClassifier, load_outlier_head, logits_and_features
 from src.reader.outliers import stage
 from src.reader.outliers.drawings import KINDS, LETTERS, SIGNS, Materials, draw, load_fonts
-from src.reader.outliers.stage import FONTS, OTHER_FONTS, fit_head, gather_materials, set_threshold
+from src.reader.outliers.stage import FONTS, OTHER_FONTS, fit_head, set_threshold
 from src.resnet.inference import to_input
 from src.resnet.model_file import encode_model, hash_tensors, model_metadata
 from src.resnet.network import build_model, trim
@@ -22,7 +22,7 @@ from src.sampling.split import split_validation
 @pytest.fixture
 def make_materials(digits):
     """A function: materials of real digits, with the random numbers of a seed."""
-    return lambda seed: gather_materials(Images(*digits), ("DejaVuSans.ttf", "DejaVuSerif.ttf"), seed)
+    return lambda seed: Materials(Images(*digits), ("DejaVuSans.ttf", "DejaVuSerif.ttf"), seed)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ Digits side by side, one upon another, put together of two halves or turned roun
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from src.images.dataset import SIDE
+from src.images.dataset import SIDE, Images
 from src.reader.outliers.mnist_style import crop_to_ink, to_mnist_style
 
 LETTERS = "AEFHKMNPRTUVWXYadefhkmnprtuvwx"  # without those that somebody may write a digit as: B D G I J L O Q S Z ...
@@ -25,12 +24,12 @@ FONT_SIZE = 56  # pixels
 FAINT = 0.25  # of full ink: what is fainter is cropped
 
 
-class Materials(NamedTuple):
-    """What the drawings are made of."""
+class Materials:
+    """What the drawings are made of: the images (N, 28, 28) uint8 of each label, fonts of some families, and chance."""
 
-    digits: dict[int, np.ndarray]  # (N, 28, 28) uint8 of each class
-    fonts: list[ImageFont.FreeTypeFont]
-    rng: np.random.Generator
+    def __init__(self, data: Images, families: Sequence[str], seed: int) -> None:
+        self.digits = {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
+        self.fonts, self.rng = load_fonts(*families), np.random.default_rng(seed)
 
     def digit(self, *classes: int) -> np.ndarray:
         """Take a digit, of one of these classes where any are given: (28, 28) float32 in [0, 1]."""

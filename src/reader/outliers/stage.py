@@ -1,6 +1,5 @@
 """Stage ``outliers``: a head that tells what is not a digit, fitted to the trained model's own features."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from src.images.dataset import DIGITS, Images, load_manifest
+from src.images.dataset import DIGITS, load_manifest
 from src.pipeline.files import write_file, write_json
 from src.pipeline.params import load_params
 from src.pipeline.paths import MODEL_FILE, SETS
 from src.pipeline.process import UserError, require_unchanged_inputs
 from src.reader.head.outlier_head import HEAD_FILE, OutlierHead, logits_and_features
-from src.reader.outliers.drawings import KINDS, Materials, draw, load_fonts
+from src.reader.outliers.drawings import KINDS, Materials, draw
 from src.resnet.inference import InputFormat, run_batches
 from src.resnet.machine import set_up_machine
 from src.resnet.model_file import encode_model, hash_tensors, load_model
@@ -53,7 +52,7 @@ def main() -> None:
 
     # Draw what is not a digit, and fit the head.
     print(f"outliers: drawing {len(KINDS)} kinds of what is not a digit")
-    materials = gather_materials(train, FONTS, derive_seed(params.seed, "outliers"))
+    materials = Materials(train, FONTS, derive_seed(params.seed, "outliers"))
     chosen = np.random.default_rng(derive_seed(params.seed, "digits")).permutation(len(train.images))[:FITTED_DIGITS]
     kinds = tqdm(KINDS.items(), "drawing", disable=None, leave=False, unit=" kinds")
     drawn = np.concatenate([draw(kind, int(share * len(chosen)), materials) for kind, (_, share) in kinds])
@@ -61,7 +60,7 @@ def main() -> None:
     set_threshold(head, features(validation.images), FALSE_POSITIVE_RATE)
 
     # Measure it on what it has not seen: other digits, other fonts.
-    unseen = gather_materials(validation, OTHER_FONTS, derive_seed(params.seed, "measured"))
+    unseen = Materials(validation, OTHER_FONTS, derive_seed(params.seed, "measured"))
     count = min(MEASURED, len(validation.images))
     detected = [share_of_outliers(head, features(draw(kind, count, unseen))) for kind in KINDS]
     rates = {
@@ -75,12 +74,6 @@ def main() -> None:
     write_json(RATES_FILE, rates)
     false_positives, true_positives = rates.values()
     print(f"outliers: called unlike any digit: {false_positives:.2%} of test images, {true_positives:.1%} of drawings")
-
-
-def gather_materials(data: Images, families: Sequence[str], seed: int) -> Materials:
-    """Gather what the drawings are made of: the images of each label, the fonts of ``families``, and chance."""
-    digits = {int(label): data.images[data.labels == label] for label in np.unique(data.labels)}
-    return Materials(digits, load_fonts(*families), np.random.default_rng(seed))
 
 
 def fit_head(digits: torch.Tensor, outliers: torch.Tensor, seed: int) -> OutlierHead:
