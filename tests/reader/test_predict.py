@@ -285,7 +285,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(reader_once, tmp_path,
 LARGE = {
     **{f"JPEG {side}": lambda side=side: progressive_jpeg(side) for side in (12_000, 16_000, 60_000)},
     "PNG of 16 bits": lambda: encoded(Image.new("I;16", (10_000, 10_000))),
-    "PNG with a palette": lambda: encoded(Image.new("P", (10_000, 10_000)), transparency=b"\0"),
+    "PNG with a palette": lambda: encoded(Image.new("P", (10_000, 10_000)), transparency=b"\0", bits=8),
 }
 
 
