@@ -1,13 +1,25 @@
-"""DVC as its users know it: the run cache, live metrics, tables that can be read, files that do not count."""
+"""DVC as its users know it: the run cache, live metrics, tables and plots, files that do not count."""
 
+import csv
+import json
 import re
 
 import pytest
-from helpers.project import stages_run
+from helpers.project import Project, stages_run
+
+from src.pipeline.paths import SETS
+
+PICTURES = ("learning_curves", "confusion_matrix", "mistakes", "reliability")
+CURVES = [f"metrics/train/plots/metrics/{name}/{metric}.tsv" for name in SETS for metric in ("loss", "accuracy")]
+TABLES = [f"metrics/evaluate/{name}.csv" for name in ("predictions", "classes", "calibration")]
+
+
+def read(project: Project, file: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(project.read(file).splitlines(), delimiter="\t" if "tsv" in file else ","))
 
 
 def test_going_back_to_earlier_parameters_trains_nothing(longer):
-    longer.set_params(epochs=1)
+    longer.set_params(epochs=1, ema_decay=0.998)
 
     assert "Stage 'train' is cached - skipping run" in longer.run("dvc", "repro", "train").stdout
 
@@ -36,7 +48,7 @@ def test_the_table_of_experiments_has_few_columns_and_can_be_sorted_by_the_test_
     assert "ambiguous" not in done.stderr.lower()
     assert set(header) - dvcs_own - {"models/model.safetensors"} == {  # a dependency, now and then
         "train.loss", "train.accuracy", "validation.loss", "validation.accuracy", "step", "test.loss",
-        "test.accuracy", "test.errors", "test.calibration_error", "test.standard_error", "epochs",
+        "test.accuracy", "test.errors", "test.calibration_error", "test.standard_error", "epochs", "ema_decay",
     }  # fmt: skip
 
 
@@ -60,3 +72,39 @@ def test_a_stage_runs_again_for_a_changed_and_a_new_source_and_not_for_what_syst
     changed = trained.run("dvc", "status", "dvc.yaml").stdout
 
     assert re.findall(r"^(\w+):$", changed, re.M) == ["train", "report"]
+
+
+@pytest.fixture(scope="module")
+def plots(longer_once: Project) -> dict[str, list[dict[str, str]]]:
+    """For each plot, by its name, the rows that it draws; for a picture none."""
+    done = longer_once.run("dvc", "plots", "show", "--json")
+    shown = json.loads(done.stdout)
+    assert "failed" not in done.stderr.lower()
+    assert "errors" not in shown
+    return {
+        name: parts[0]["content"]["data"]["values"] if parts[0]["type"] == "vega" else []
+        for name, parts in shown["data"].items()
+    }
+
+
+@pytest.mark.parametrize("file", [*CURVES, *TABLES])
+def test_a_plot_draws_what_the_run_wrote(plots, longer_once, file):
+    written = read(longer_once, file)
+
+    drawn = [{column: row[column] for column in written[0]} for row in plots[file]]
+
+    assert drawn == written
+    assert len(written) >= 2
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_pictures_are_shown_and_one_plot_has_the_curves_of_all_sets(plots, longer_once, metric):
+    assert {*(f"metrics/report/{name}.png" for name in PICTURES), "Learning rate by epoch"} <= set(plots)
+
+    drawn = {(row["filename"], row["step"], row[metric]) for row in plots[f"{metric.title()} by epoch"]}
+
+    assert drawn == {
+        (f"{name}/{metric}.tsv", row["step"], row[metric])
+        for name in SETS
+        for row in read(longer_once, f"metrics/train/plots/metrics/{name}/{metric}.tsv")
+    }
