@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-import time
 from pathlib import Path
 
 import pytest
@@ -46,22 +45,7 @@ def test_the_newest_state_comes_back_and_the_last_two_are_kept_in_the_project(tm
     assert sorted(path.name for path in run.iterdir()) == ["000000010.pt", "000000100.pt"]
 
 
-def test_the_age_is_the_time_since_the_start_or_the_last_save(monkeypatch):
-    clock = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: clock)
-    checkpoint = Checkpoint({"seed": 0})
-
-    clock = 1007.0
-    before = checkpoint.age
-    checkpoint.save(5, {})
-    clock = 1010.0
-
-    assert (before, checkpoint.age) == (7, 3)
-
-
 class Trap:
-    """A pickle that makes a file as it is loaded."""
-
     def __reduce__(self):
         return open, ("sprung", "w")
 
@@ -100,19 +84,6 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(monkeyp
 # The run that a checkpoint belongs to
 
 
-def folder(params=None, manifest=FROM_RANDOM_WEIGHTS, machine=MACHINE, group=None) -> Path:
-    """Where a run keeps its checkpoints."""
-    return Checkpoint(run_identity(params or quick_params(), manifest, machine, group or ProcessGroup())).folder
-
-
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-@pytest.mark.parametrize("name", QUICK)
-def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_it(name):
-    other = quick_params().model_copy(update={name: "another"})
-
-    assert (folder(other) == folder()) is (name in {"checkpoint_minutes", "launcher"})
-
-
 class Pair(ProcessGroup):
     """Two processes; what the second has otherwise than this one is given."""
 
@@ -124,10 +95,25 @@ class Pair(ProcessGroup):
         return [value, value | {name: self._differing[name] for name in value.keys() & self._differing}]
 
 
+def folder(params=None, manifest=FROM_RANDOM_WEIGHTS, machine=MACHINE, group=None) -> Path:
+    """Where a run of two processes keeps its checkpoints."""
+    return Checkpoint(run_identity(params or quick_params(), manifest, machine, group or Pair())).folder
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_run_with_another_parameter_is_another_run_where_training_depends_on_it():
+    others = {name: folder(quick_params().model_copy(update={name: "another"})) for name in QUICK}
+
+    before = folder()
+    assert {name for name, other in others.items() if other == before} == {"checkpoint_minutes", "launcher"}
+
+
 OTHER_RUNS = {
     "data": {"manifest": FROM_RANDOM_WEIGHTS.model_copy(update={"sha256": {"data/file": "another hash"}})},
     "precision": {"machine": Machine(torch.device("cpu"), torch.bfloat16)},
-    "number of processes": {"group": Pair()},
+    "number of processes": {"group": ProcessGroup()},
+    "the other's processor": {"group": Pair(processor="another")},
+    "the other's machine": {"group": Pair(machine="another")},
     "torch": (torch, "__version__", "0.1"),
     "torchvision": (torchvision, "__version__", "0.1"),
     "instructions": (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
@@ -138,17 +124,11 @@ OTHER_RUNS = {
 
 @pytest.mark.parametrize("other", OTHER_RUNS.values(), ids=OTHER_RUNS)
 def test_a_run_on_other_data_by_other_libraries_or_on_another_machine_is_another_run(monkeypatch, other):
-    before, arguments = folder(), {}
-    if isinstance(other, dict):
-        arguments = other
-    else:
+    before = folder()
+    if isinstance(other, tuple):
         monkeypatch.setattr(*other)
 
-    assert folder(**arguments) != before
-
-
-def test_a_run_of_the_same_machine_beside_another_is_another_run():
-    assert len({folder(group=group) for group in (Pair(), Pair(processor="another"), Pair(machine="another"))}) == 3
+    assert folder(**other if isinstance(other, dict) else {}) != before
 
 
 def test_a_run_of_other_sources_is_another_run_wherever_they_lie(tmp_path, monkeypatch):
