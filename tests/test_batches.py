@@ -46,7 +46,6 @@ def make_batches(data, rank=0, world_size=1, **values) -> Batches:
 
 
 def numbers(batches, epoch) -> list[int]:
-    """The numbers of an epoch's images, in order."""
     return torch.cat([batch.labels for batch in batches.epoch(epoch)]).tolist()
 
 
@@ -59,18 +58,6 @@ def test_an_epoch_takes_each_image_once_in_an_order_of_its_own_in_batches_whose_
     assert sizes == [len(batch.inputs) for batch in batches.epoch(0)] == [15, 15, 14, 14, 14, 14, 14]
     assert order == numbers(batches, 0)
     assert order not in (numbers(batches, 1), numbers(make_batches(hundred, seed=1), 0))
-
-
-@pytest.mark.parametrize("step", [1, 7])
-def test_an_epoch_can_be_taken_up_at_any_step(hundred, step):
-    batches = make_batches(hundred, elastic=0.5)
-
-    whole, rest = list(batches.epoch(1)), list(batches.epoch(1, first_step=step))
-
-    assert len(rest) == 7 - step
-    for expected, batch in zip(whole[step:], rest, strict=True):
-        assert torch.equal(batch.labels, expected.labels)
-        assert torch.equal(batch.inputs, expected.inputs)
 
 
 def test_the_processes_shards_are_the_one_processs_batches(hundred):
@@ -130,7 +117,6 @@ def draw_warps(**limits) -> torch.Tensor:
 
 
 def degrees(warps: torch.Tensor) -> torch.Tensor:
-    """The angles of warps."""
     return torch.rad2deg(torch.atan2(warps[:, 1, 0], warps[:, 0, 0]))
 
 
@@ -162,7 +148,6 @@ def test_the_parts_of_a_warp_are_drawn_independently():
 
 
 def brightest(images: torch.Tensor) -> tuple[int, int]:
-    """The row and the column of an image's brightest pixel."""
     return divmod(images[0, 0].argmax().item(), 28)
 
 

@@ -9,7 +9,7 @@ from helpers.training import write_small_project
 
 from src.images.dataset import Images, load_images, load_manifest
 from src.pipeline.process import UserError
-from src.sampling.split import load_sets, split_validation
+from src.sampling.split import split_validation
 
 
 @pytest.fixture
@@ -28,17 +28,7 @@ def numbered(digits):
 
 
 def numbers(data: Images) -> np.ndarray:
-    """The numbers of ``numbered`` images."""
     return data.images[:, 0, 0]
-
-
-def test_images_and_labels_come_in_the_order_of_their_files(small_project, digits):
-    images, labels = (array[::43] for array in digits)  # as `write_data` chooses them
-
-    for name, part in (("train", slice(96)), ("test", slice(-20, None))):
-        found = load_images(load_manifest(), name)
-        assert np.array_equal(found.images, images[part])
-        assert np.array_equal(found.labels, labels[part])
 
 
 def test_a_file_that_is_not_the_downloaded_one_is_named(small_project):
@@ -59,11 +49,6 @@ def test_a_manifest_that_is_damaged_or_not_there_is_named(small_project, change)
 
     with pytest.raises(UserError, match=f"{file} .*dvc repro -f download"):
         load_manifest()
-
-
-def test_the_sets_are_what_is_trained_on_what_is_held_out_if_anything_and_the_test_set(small_project):
-    assert list(load_sets(load_manifest(), 0.2)) == ["train", "validation", "test"]
-    assert list(load_sets(load_manifest(), 0)) == ["train", "test"]
 
 
 def test_a_split_holds_out_the_same_share_of_each_class_and_each_image_is_in_one_part(numbered):
@@ -88,8 +73,7 @@ def test_whole_writers_are_held_out_with_the_share_that_was_asked_for_whoever_of
     assert 10 < len(set(writers[numbers(validation)])) < 30
 
 
-def test_a_share_too_small_for_an_image_of_each_class_is_an_error_that_names_it(numbered):
+@pytest.mark.parametrize("writers", [None, np.arange(5000) // 50])
+def test_a_share_too_small_for_an_image_of_each_class_is_an_error_that_names_it(numbered, writers):
     with pytest.raises(UserError, match=r"validation_size = 0\.0001 .* 5000 images"):
-        split_validation(numbered, 0.0001)
-    with pytest.raises(UserError, match=r"validation_size = 0\.0001 .* 5000 images"):
-        split_validation(numbered, 0.0001, np.arange(5000) // 50)
+        split_validation(numbered, 0.0001, writers)

@@ -7,13 +7,7 @@ import pytest
 import torch
 from helpers.training import MACHINE, MNIST_INPUT
 
-from src.evaluate.stage import (
-    calibration_table,
-    class_table,
-    expected_calibration_error,
-    prediction_table,
-    standard_error,
-)
+from src.evaluate.stage import calibration_table, expected_calibration_error, standard_error
 from src.pipeline.files import read_columns
 from src.resnet.inference import SHIFTS, predict_probabilities, to_input
 
@@ -47,28 +41,6 @@ def test_a_standard_error_is_the_usual_one_for_single_values_and_that_of_drawing
     assert standard_error(values, clusters) > 1.2 * standard_error(values, np.arange(len(values)))
 
 
-def test_a_class_table_gives_each_class_its_precision_recall_and_f1_and_0_where_it_was_never_predicted():
-    actual = np.array([0, 0, 0, 0, 1, 1, 2])
-    predicted = np.array([0, 1, 1, 1, 1, 1, 0])
-
-    table = class_table(actual, predicted, ["a", "b", "c"])
-
-    assert table == [
-        {"class": "a", "precision": 1 / 2, "recall": 1 / 4, "f1": pytest.approx(1 / 3)},
-        {"class": "b", "precision": 2 / 5, "recall": 1, "f1": pytest.approx(4 / 7)},
-        {"class": "c", "precision": 0, "recall": 0, "f1": 0},
-    ]
-
-
-def test_a_prediction_table_keeps_the_images_order():
-    table = prediction_table(np.array([1, 0]), np.array([1, 1]), np.array([0.75, 0.5]), ["a", "b"])
-
-    assert table == [
-        {"actual": "b", "predicted": "b", "confidence": "0.750000"},
-        {"actual": "a", "predicted": "b", "confidence": "0.500000"},
-    ]
-
-
 def test_the_answer_of_several_copies_is_the_mean_over_the_image_and_its_shifts_by_a_pixel():
     images = torch.zeros(2, 28, 28, dtype=torch.uint8)
     images[0, 10, 10], images[1, 20, 5] = 255, 255
@@ -86,7 +58,8 @@ def test_test_time_augmentation_is_a_second_figure_that_the_report_names(trained
     before = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
     trained.set_params(tta=5)
 
-    trained.run("dvc", "repro")
+    for stage in ("evaluate", "report"):
+        trained.run("python", "-m", f"src.{stage}")
 
     after = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
     second = after.pop("tta")
@@ -99,22 +72,25 @@ def test_test_time_augmentation_is_a_second_figure_that_the_report_names(trained
 
 def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
-    folder = trained_once.path / "metrics/evaluate"
+    folder, scores = trained_once.path / "metrics/evaluate", ("precision", "recall", "f1")
     predictions, classes, bins = (
         read_columns(folder / f"{name}.csv", parsers)
         for name, parsers in {
             "predictions": {"actual": str, "predicted": str, "confidence": float},
-            "classes": {"recall": float},
+            "classes": {"class": str} | dict.fromkeys(scores, float),
             "calibration": {"accuracy": float},
         }.items()
     )
 
-    right = np.array(predictions["actual"]) == np.array(predictions["predicted"])
+    actual, predicted = np.array(predictions["actual"]), np.array(predictions["predicted"])
+    right = actual == predicted
 
     assert len(right) == test["images"] == 1000
     assert test["errors"] == (~right).sum()
     assert test["accuracy"] == right.mean()
-    assert np.mean(classes["recall"]) == pytest.approx(right.mean())  # all are of one size
+    for name, *found in zip(classes["class"], *(classes[score] for score in scores), strict=True):
+        precision, recall = right[predicted == name].mean(), right[actual == name].mean()
+        assert found == pytest.approx([precision, recall, 2 * precision * recall / (precision + recall)])
     table = calibration_table(np.array(predictions["confidence"]), right)
     assert bins["accuracy"] == pytest.approx([row["accuracy"] for row in table])
     assert test["calibration_error"] == pytest.approx(expected_calibration_error(table), abs=1e-5)

@@ -5,23 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from src.pipeline.files import read_columns, read_json, write_file, write_json, write_table
+from src.pipeline.files import read_columns, read_json, write_file, write_json
 from src.pipeline.process import UserError
 
 
 def names(folder: Path) -> list[str]:
-    """The names of all that lies in a folder."""
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_file_is_written_with_the_folders_it_needs_over_what_a_kill_left(tmp_path):
-    write_file(tmp_path / "one/two/file", b"earlier")
-    (tmp_path / "one/two/.file.partial").write_bytes(b"half")
-
-    write_file(tmp_path / "one/two/file", b"content")
-
-    assert (tmp_path / "one/two/file").read_bytes() == b"content"
-    assert names(tmp_path / "one/two") == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -51,26 +40,15 @@ def test_the_content_is_on_disk_under_a_hidden_name_of_the_writers_before_it_has
     assert seen == [(7, [".file.7"])]
 
 
-def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):
+def test_json_comes_back_as_it_was_and_has_no_number_that_is_not_finite(tmp_path):
     value = {"test": {"accuracy": 0.1 + 0.2, "name": "×"}}
-
     write_json(tmp_path / "value.json", value)
 
-    assert read_json(tmp_path / "value.json") == value
-    assert len((tmp_path / "value.json").read_text().splitlines()) == 6
-
-
-def test_what_is_no_finite_number_is_never_written_as_json(tmp_path):
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "value.json", {"loss": float("nan")})
 
-
-def test_a_table_has_a_line_for_each_row_after_its_header_and_comes_back_by_its_columns(tmp_path):
-    write_table(tmp_path / "table.csv", [{"class": "0", "f1": 0.5}, {"class": "1, or 2", "f1": 1.0}])
-
-    assert (tmp_path / "table.csv").read_bytes() == b'class,f1\n0,0.5\n"1, or 2",1.0\n'
-    read = read_columns(tmp_path / "table.csv", {"class": str, "f1": float})
-    assert read == {"class": ["0", "1, or 2"], "f1": [0.5, 1.0]}
+    assert read_json(tmp_path / "value.json") == value
+    assert len((tmp_path / "value.json").read_text().splitlines()) == 6  # for people, and for a diff
 
 
 def read_column(path):
