@@ -74,36 +74,6 @@ def test_a_step_of_several_processes_leaves_the_sum_of_what_their_shards_give_an
                 assert (tensor - expected[name]).abs().max() <= ROUNDING * expected[name].abs().max(), name
 
 
-def talk(group):
-    """In one of two processes: what it hears from the other, and the error where they differ."""
-    error = None
-    group.require_same({"seed": 0})
-    try:
-        group.require_same({"seed": group.rank, "lr": 0.1} | ({"torch": "3.0"} if group.is_main else {}))
-    except (UserError, SystemExit) as raised:
-        error = str(raised)
-    return {
-        "gathered": group.all_gather((group.rank, "x")),
-        "broadcast": group.broadcast({"from": group.rank}),
-        "error": error,
-    }
-
-
-def test_processes_hear_the_same_and_one_alone_hears_itself(tmp_path):
-    first, second = run_processes(2, tmp_path, talk)
-
-    assert re.search(r"process 1 .* seed, torch$", first.pop("error"))
-    assert second.pop("error") == "1"  # an exit without a line
-    assert first == second == {"gathered": [(0, "x"), (1, "x")], "broadcast": {"from": 0}}
-    assert talk(ProcessGroup()) == {"gathered": [(0, "x")], "broadcast": {"from": 0}, "error": None}
-
-
-def test_shards_are_all_rows_in_order_and_differ_by_one_row_at_most():
-    shards = [ProcessGroup(rank, 3).shard(torch.arange(7)).tolist() for rank in range(3)]
-
-    assert shards == [[0, 1, 2], [3, 4], [5, 6]]
-
-
 def epoch(group, sets, folder, poisoned):
     """In one of several processes: an epoch's metrics, or the error by which it ended. In one, weights may be NaN."""
     with pytest.MonkeyPatch.context() as monkeypatch:
