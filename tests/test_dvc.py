@@ -6,6 +6,7 @@ import re
 
 import pytest
 from helpers.project import Project, stages_run
+from helpers.server import NO_NETWORK
 
 from src.pipeline.paths import SETS
 
@@ -72,6 +73,21 @@ def test_a_stage_runs_again_for_a_changed_and_a_new_source_and_not_for_what_syst
     changed = trained.run("dvc", "status", "dvc.yaml").stdout
 
     assert re.findall(r"^(\w+):$", changed, re.M) == ["train", "report"]
+
+
+def test_a_second_clone_that_pulls_needs_no_network_and_trains_nothing(trained, tmp_path_factory):
+    servers = tmp_path_factory.mktemp("servers")
+    second, storage = Project(servers / "second"), str(servers / "storage")
+    trained.run("git", "clone", "-q", ".", str(second.path))
+    for project in (trained, second):
+        project.run("dvc", "remote", "add", "--local", "-d", "storage", storage)
+    trained.run("dvc", "push")
+
+    second.run("dvc", "pull", **NO_NETWORK)
+    done = second.run("dvc", "repro", **NO_NETWORK)
+
+    assert "up to date" in done.stdout
+    assert second.run("git", "status", "--porcelain").stdout == ""
 
 
 @pytest.fixture(scope="module")
