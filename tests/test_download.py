@@ -207,13 +207,11 @@ def written() -> list[np.ndarray]:
     return [np.load(file) for files in IMAGES_FILES.values() for file in files]
 
 
-@pytest.mark.parametrize("kind", ["url", "folder"])
-def test_the_users_mirror_is_asked_first_and_again_for_a_damaged_file(in_project, mirror, monkeypatch, capsys, kind):
+def test_the_users_mirror_is_asked_first_and_again_for_a_damaged_file(in_project, mirror, monkeypatch, capsys):
     in_project.set_params(dataset="mnist", weights="random", offline_fallback=False)
 
     with serve(lambda handler, _: send(handler, (mirror / Path(handler.path).name).read_bytes())) as server:
-        if kind == "url":
-            monkeypatch.setenv("MNIST_MIRROR", server.url)
+        monkeypatch.setenv("MNIST_MIRROR", server.url)
         download.main()
         for file in (IMAGES_FILES["test"][1], Path(".dvc/tmp/downloads/mnist/t10k-labels-idx1-ubyte.gz")):
             file.write_bytes(b"damaged")

@@ -21,7 +21,6 @@ def params_text(**spellings: str) -> str:
 
 
 def load(folder: Path, content: str | bytes) -> Params:
-    """Write a ``params.yaml`` and load it."""
     file = folder / "params.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     return load_params(file)
@@ -61,16 +60,11 @@ def test_a_value_beyond_a_limit_is_named_with_both_limits(tmp_path, name, taken,
         (params_text(epochs="true"), ": epochs = True: .*number"),
         (params_text(epochs="'3'"), ": epochs = '3': .*number"),
         (params_text(batch_size="2.5"), ": batch_size = 2.5: .*integer"),
-        (
-            params_text(weights="imagenett"),
-            ": weights = 'imagenett': .*torchvision, random, .*.safetensors, .pth",
-        ),
+        (params_text(weights="imagenett"), ": weights = 'imagenett': .*torchvision, random, .*.safetensors, .pth"),
         (params_text(conv1_init="summed"), ": conv1_init = 'summed': .*'sum', 'mean' or 'new'"),
         (params_text(lr=".nan"), ": lr = nan: .*finite"),
-        (params_text(lr=".inf"), ": lr = inf: .*finite"),
         (params_text(augment="off"), ": augment = 'off': .*true or false"),
         (params_text(launcher=""), ": launcher is empty"),
-        (params_text(augment="~"), ": augment is empty"),
         (params_text(lr="7.0", epochs="0", seed="-1"), ": seed = -1: .*; epochs = 0: .*; lr = 7.0: "),
         (params_text().replace("epochs:", "epocs:"), ": unknown parameter 'epocs', .*'epochs'.$"),
         (params_text(zzz="5"), ": unknown parameter 'zzz', .*dataset, offline_fallback"),
@@ -117,7 +111,7 @@ def test_a_missing_file_is_named(tmp_path):
 SPELLINGS = st.text("0123456789+-_.:eExobnftruyN~'\"!&* []{}#,", max_size=12)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(list(QUICK)), spelling=SPELLINGS)
 def test_any_spelling_is_taken_as_dvc_takes_it_or_refused_in_one_line(tmp_path, name, spelling):
     text = params_text(**{name: spelling})

@@ -1,7 +1,6 @@
 """The weights that training starts from, whose they may be and how they are checked; and the trained model's file."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def prefixed(state: dict, prefix: str) -> dict:
 
 
 def checkpoint(state: dict) -> dict:
-    """What a training of somebody else's saves."""
     wrapped = prefixed(state, "model.backbone.") | {"model.head.weight": torch.zeros(1)}
     return {"epoch": 3, 0: None, "optimizer": {"state": {0: torch.zeros(1)}}, "state_dict": wrapped}
 
@@ -79,11 +77,10 @@ def test_the_weights_of_any_resnet18_are_loaded(tmp_path, published, write, file
     assert changed(model, state) == expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize("conv1_init", ["sum", "mean", "new"])
-def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init, dtype):
+def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(published, conv1_init):
     model, image = build_model("resnet18", 10), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    kernels = published[CONV1].to(dtype)
+    kernels = published[CONV1].half()  # which are added up in single precision
     rgb = F.conv2d(image.expand(-1, 3, -1, -1), kernels.float(), stride=2, padding=3)
     expected = {"sum": rgb, "mean": rgb / 3, "new": model.conv1(image)}[conv1_init]
 
@@ -93,8 +90,6 @@ def test_conv1_sees_a_grey_image_as_the_rgb_network_does_or_stays_as_it_was(publ
 
 
 class Trap:
-    """Unpickled, it makes a file."""
-
     def __reduce__(self):
         return (open, ("sprung", "w"))
 
@@ -148,18 +143,6 @@ def test_the_projects_weights_are_unpacked_to_what_they_were_made_of_but_for_rou
     assert sum(tensor.dtype == torch.int8 for tensor in packed.values()) == 20
     for name, tensor in state.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-6, atol=0)  # rounded once, they stay as they are
-
-
-def test_the_projects_weights_are_the_full_ones_to_half_a_step_of_each_channel():
-    full = os.environ.get("FULL_WEIGHTS")
-    if not full:
-        pytest.skip("needs the weights before they were rounded: point FULL_WEIGHTS at their file")
-    packed, expected = load_file(ROOT / "data/imagenet/resnet18.safetensors"), read_weights(Path(full), "resnet18")
-
-    assert differences(quantise(expected), packed) == []
-    for name, tensor in dequantise(packed).items():
-        half_a_step = packed[f"{name}.scale"] / 2 if tensor.dim() > 1 else torch.tensor(0.0)
-        assert ((tensor - expected[name]).abs() <= half_a_step * 1.001).all()
 
 
 def test_training_starts_from_the_file_in_the_users_project_alone(download_with, published, monkeypatch, tmp_path):
