@@ -12,12 +12,6 @@ from helpers.project import ROOT, Nobodys, needs_posix
 pytestmark = needs_posix
 
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
-RIGHTS = {
-    "test": [{"contents": "read"}] * 3,
-    "test-all": [{"contents": "read"}],
-    "canary": [{"contents": "read"}] * 2,
-    "compare": [{"contents": "read", "pull-requests": "write"}],
-}
 BIN = f"BIN={Path(sys.executable).parent}"  # the tools of this environment
 LINT = ("make", "-o", "setup-dev", BIN, "lint")
 MISTAKES = {  # a file to add, and a part of what the linters say of it
@@ -72,13 +66,14 @@ def test_make_lint_accepts_the_project_and_finds_what_is_wrong(project):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_holds_no_more_rights_than_it_needs_and_no_secret(name):
-    granted = [job["permissions"] for job in WORKFLOWS[name]["jobs"].values()]
+    needed = {"contents": "read"} | ({"pull-requests": "write"} if name == "compare" else {})
 
     assert WORKFLOWS[name]["permissions"] == {}
-    assert granted == RIGHTS[name]
+    assert [job["permissions"] for job in WORKFLOWS[name]["jobs"].values() if job["permissions"] != needed] == []
     assert "secrets." not in (ROOT / f".github/workflows/{name}.yml").read_text()
 
 
+@pytest.mark.slow
 def test_the_tests_run_from_a_git_hook_and_from_their_own_folder_touch_no_repository_of_the_users(project):
     before = project.run("git", "log", "--format=%H %s").stdout
     hook = f"GIT_DIR='{project.path}/.git' GIT_INDEX_FILE='{project.path}/.git/index'"

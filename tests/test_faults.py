@@ -29,10 +29,11 @@ RESULTS = ("data", "models", "metrics")
 # Signals
 
 
-@pytest.mark.parametrize("stage", ["train", *map(slow, ("download", "evaluate", "report"))])
-def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(trained, tries, stage):
+@pytest.mark.slow  # `test_process.py` has a cheap one
+@pytest.mark.parametrize("stage", ["download", "train", "evaluate", "report"])
+def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(trained, stage):
     chance = random.Random(stage)
-    for _ in range(tries("SIGINT while a stage starts", quick=1, full=10)):
+    for _ in range(10):
         # A line for each module that it has imported.
         process = trained.start("python", "-X", "importtime", "-m", f"src.{stage}")
         for line in process.stdout:

@@ -44,7 +44,6 @@ PartitionName=test Nodes=ALL Default=YES State=UP
 
 
 def wait_until(happens: Callable[[], object], seconds: float = 600) -> None:
-    """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < end
@@ -72,20 +71,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             for command in (["slurmctld"], ["slurmd", "-N", host])
         ]
     environment = {"SLURM_CONF": str(conf)}
-    info = ["sinfo", "--noheader", "--format=%T"]
+
+    def ask(*command: str) -> bytes:
+        return subprocess.run(command, env=os.environ | environment, capture_output=True).stdout
+
     try:
-        wait_until(
-            lambda: subprocess.run(info, env=os.environ | environment, capture_output=True).stdout == b"idle\n", 30
-        )
+        wait_until(lambda: ask("sinfo", "--noheader", "--format=%T") == b"idle\n", 30)
         yield environment
     finally:
-        subprocess.run(["scancel", "--me"], env=os.environ | environment)
-        wait_until(
-            lambda: (
-                not subprocess.run(["squeue", "--noheader"], env=os.environ | environment, capture_output=True).stdout
-            ),
-            90,
-        )
+        ask("scancel", "--me")
+        wait_until(lambda: not ask("squeue", "--noheader"), 90)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait()
@@ -105,10 +100,10 @@ def home(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def clones(project: Project) -> list[str]:
-    """The experiments whose clones are there."""
     return [path.name for path in project.path.glob(".dvc/tmp/cluster/*/*") if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_a_job_whose_push_fails_says_so_and_the_next_one_pushes_without_a_run(home):
     (home.path / "points.txt").write_text("seed=0 epochs=1\n")  # as the run that is there
     commit, points = (
