@@ -9,39 +9,31 @@ from release import facts
 from src.pipeline.params import load_params
 
 
-@pytest.fixture
-def other_run(trained_once, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def other_run(trained_once, tmp_path_factory):
     """A clone with a run on the sample, in the place of this project."""
-    project = trained_once.copy(tmp_path)
-    monkeypatch.setattr(facts, "ROOT", project.path)
-    return project
+    project = trained_once.copy(tmp_path_factory.mktemp("other"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(facts, "ROOT", project.path)
+        yield project
 
 
-def test_the_headline_names_data_weights_and_errors_of_that_run(other_run):
+def test_the_headline_and_the_price_are_of_that_run_and_the_table_of_seeds_has_a_row_for_each_weights(other_run):
     test = json.loads(other_run.read("metrics/evaluate/metrics.json"))["test"]
-
-    headline = facts.headline()
-
-    assert f"{test['errors']:,} errors in 1,000 images" in headline
-    assert "1 epoch on 3,800 images of a sample of 5,000 MNIST digits, from ImageNet weights (Microsoft's" in headline
-    assert facts.results().splitlines()[-1] == f"| test | {test['loss']:.4f} | {test['accuracy']:.2%} |"
-
-
-def test_the_first_figure_has_the_shortest_time_and_the_table_of_seeds_a_row_for_each_recipe_and_weights(other_run):
     run = {
         "recipe": "default", "parameters": parameters(load_params(other_run.path / "params.yaml"), {}),
         "weights": "random", "seed": 0, "test_accuracy": 0.9, "seconds": 60,
         "machine": "a laptop, cpu, float32, 2 threads, torch 2.15.0", "wrong": [7],
     }  # fmt: skip
     save_runs(other_run.path / "benchmarks/seeds.json", [run, run | {"weights": "own.pth", "seconds": 180}])
-    (other_run.path / "benchmarks/results.json").write_text("{}")
 
-    assert facts.price().endswith(" test accuracy in 2 minutes on two CPU cores** (a laptop, float32).")
-    assert facts.duration() == "Training takes 2 min on a laptop (float32, 2 threads)."  # the median of both
-    assert [row.split(" | ")[:2] for row in facts.several_seeds().splitlines()[2:]] == [
-        ["| default", "random"],
-        ["| default", "own.pth"],
-    ]
+    assert f"{test['errors']:,} errors in 1,000 images" in facts.headline()
+    assert "1 epoch on 3,800 images" in facts.headline()
+    assert facts.results().splitlines()[-1] == f"| test | {test['loss']:.4f} | {test['accuracy']:.2%} |"
+    assert f"{test['accuracy']:.2%} test accuracy in 2 minutes on two CPU cores" in facts.price()  # their median
+    assert "2 min on a laptop (float32, 2 threads)" in facts.duration()
+    rows = [row.split(" | ")[:2] for row in facts.several_seeds().splitlines()[2:]]
+    assert rows == [["| default", "random"], ["| default", "own.pth"]]
 
 
 def test_the_speed_is_told_in_times_where_both_were_measured(other_run):
@@ -52,8 +44,8 @@ def test_the_speed_is_told_in_times_where_both_were_measured(other_run):
 
     loop, race = facts.speedups().splitlines()
 
-    assert "1.5 times as fast in fp32 on a laptop." in loop
-    assert "3.0 times as fast on a laptop." in race
+    assert "1.5 times" in loop
+    assert "3.0 times" in race
     assert "ours, fp32" in facts.benchmark()
     assert "ours, fp32" not in facts.benchmark_rest()
 
@@ -67,7 +59,15 @@ def test_the_table_of_reproductions_has_a_row_for_each_record_the_latest_first(o
     }  # fmt: skip
     (other_run.path / "reproductions/a-laptop-avx2-2099-01-02-03-04.json").write_text(json.dumps(record))
 
-    assert facts.reproductions().splitlines()[2] == (
-        "| 2099-01-02 03:04 | Someone | a laptop (float32, 4 threads, AVX2), Linux x86_64 | 3.13.1, 2.15.0 | sample | "
-        "**the same to rounding** from `models/model.safetensors` on | loss 0.001 | threads 2 → 4 | `1a2b3c4` |"
-    )
+    row = facts.reproductions().splitlines()[2].split(" | ")
+    assert row == [
+        "| 2099-01-02 03:04",
+        "Someone",
+        "a laptop (float32, 4 threads, AVX2), Linux x86_64",
+        "3.13.1, 2.15.0",
+        "sample",
+        "**the same to rounding** from `models/model.safetensors` on",
+        "loss 0.001",
+        "threads 2 → 4",
+        "`1a2b3c4` |",
+    ]

@@ -16,16 +16,14 @@ from search import __main__ as search
 from src.pipeline.params import Params
 from src.pipeline.process import UserError
 
-LR = "lr: {low: 0.001, high: 0.02, log: true}\n"
 SEARCH = ("python", "-m", "search", "--trials")
 
 
-def to_search(project: Project, space: str = LR, **params: object) -> Project:
-    """Commit a space and parameters in the project."""
-    (project.path / search.SPACE_FILE).write_text(space)
+def to_search(project: Project, **params: object) -> None:
+    """Commit in the project parameters, and to search for the learning rate alone."""
+    (project.path / search.SPACE_FILE).write_text("lr: {low: 0.001, high: 0.02, log: true}\n")
     project.set_params(**params)
     project.commit("to search")
-    return project
 
 
 def left_by(project: Project) -> tuple[str, list]:
@@ -123,19 +121,16 @@ def test_a_signal_that_a_library_swallows_ends_the_search_all_the_same(monkeypat
     assert len(study.trials) == 1
 
 
-@pytest.mark.parametrize(
-    ("space", "params", "said"),
-    [
-        (LR, {"validation_size": 0.0}, "validation_size = 0"),
-        ("rate: {low: 0.1, high: 0.2}\n", {}, "rate"),
-        ("lr: {low: 0.1}\n", {}, "high"),
-    ],
-)
-def test_a_search_that_makes_no_sense_is_refused(project, fails, space, params, said):
-    fails(to_search(project, space, **params).run(*SEARCH, "1", ok=False), said)
+@pytest.mark.parametrize(("space", "named"), [("rate: {low: 0.1, high: 0.2}\n", "rate"), ("lr: {low: 0.1}\n", "high")])
+def test_a_space_that_makes_no_sense_is_an_error_that_names_it(tmp_path, monkeypatch, space, named):
+    monkeypatch.setattr(search, "SPACE_FILE", tmp_path / "space.yaml")
+    search.SPACE_FILE.write_text(space)
+
+    with pytest.raises(UserError, match=named):
+        search.load_space(Params(**QUICK))
 
 
-def test_a_search_is_refused_where_a_change_is_not_committed(project, fails):
-    project.set_params(lr=0.5)
-
-    fails(project.run(*SEARCH, "1", ok=False), "params.yaml")
+def test_a_search_is_refused_without_a_validation_set_and_where_a_change_is_not_committed(project, fails):
+    for name, value, said in (("validation_size", 0.0, "validation_size = 0"), ("lr", 0.5, "params.yaml")):
+        project.set_params(**QUICK | {name: value})
+        fails(project.run(*SEARCH, "1", ok=False), said)

@@ -3,16 +3,14 @@
 import re
 
 import numpy as np
-import pytest
 import torch
 import yaml
-from helpers.project import QUICK, ROOT
+from helpers.project import ROOT, quick_params
 from helpers.training import MNIST_INPUT, write_data
 from PIL import Image
 from torchvision import transforms
 
 from src.images.dataset import Images
-from src.pipeline.params import Params
 from src.resnet.model_file import load_model
 from src.train.batches import Batches, ImagesOnDevice
 from src.train.processes import ProcessGroup
@@ -25,11 +23,6 @@ def overrides() -> dict[str, object]:
     page = (ROOT / "docs/parameters.md").read_text()
     (command,) = re.findall(r"dvc exp run -n [\w-]*recipe ((?:.|\\\n)*?)\n```", page)
     return {key: yaml.safe_load(value) for key, value in re.findall(r"-S (\w+)=(\S+)", command)}
-
-
-@pytest.fixture(scope="module")
-def params() -> Params:
-    return Params(**QUICK | overrides())
 
 
 def test_the_overrides_are_the_tutorials_settings():
@@ -47,7 +40,7 @@ def test_the_overrides_are_the_tutorials_settings():
     }
 
 
-def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(params, digits):
+def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(digits):
     images = digits[0][::125]
     transform = transforms.Compose(
         [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
@@ -55,7 +48,7 @@ def test_the_batches_are_sixteen_of_the_tutorials_inputs_within_one_grey_level(p
     theirs = torch.stack([transform(Image.fromarray(image)) for image in images])
     data = Images(images, np.arange(len(images)))  # labels that undo the shuffling
 
-    form = MNIST_INPUT._replace(image_size=224)
+    params, form = quick_params(**overrides()), MNIST_INPUT._replace(image_size=224)
     batches = list(Batches(ImagesOnDevice(data, torch.device("cpu")), params, form, ProcessGroup()).epoch(0))
     ours = torch.cat([batch.inputs for batch in batches])
     order = torch.cat([batch.labels for batch in batches])

@@ -27,19 +27,16 @@ def summary() -> dict:
 
 @pytest.fixture(scope="module")
 def run(trained_once) -> dict:
-    """The `summary` of a run."""
     with contextlib.chdir(trained_once.path):
         return summary()
 
 
 def spoil(project) -> None:
-    """Change a digit of an output that is in Git."""
     text = project.read(CLASSES)
     (project.path / CLASSES).write_text(text[:-2] + str((int(text[-2]) + 1) % 10) + "\n")
 
 
 def records(project) -> set:
-    """The records that lie in a clone."""
     return set((project.path / "reproductions").glob("*-20*.json"))
 
 
