@@ -13,12 +13,12 @@ MAKE_REPRO = ("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "repr
 
 
 def test_without_a_git_identity_the_workflow_runs_and_an_experiment_is_refused_and_loses_nothing(trained):
-    nobodys = Nobodys(trained)
     (trained.path / "README.md").write_text("an edit")
+    nobodys, before = Nobodys(trained), trained.run("git", "diff").stdout
 
     nobodys.run("dvc", "exp", "run", "-S", "epochs=1", ok=False)
 
-    assert trained.read("README.md") == "an edit"
+    assert trained.run("git", "diff").stdout == before
     assert "git config --global user.name NAME" in nobodys.run(*MAKE_REPRO).stdout
 
 

@@ -86,6 +86,7 @@ def test_the_figures_of_a_run_agree_with_each_other(trained_once):
     right = actual == predicted
 
     assert len(right) == test["images"] == 1000
+    assert b"\r" not in (folder / "predictions.csv").read_bytes()
     assert test["errors"] == (~right).sum()
     assert test["accuracy"] == right.mean()
     for name, *found in zip(classes["class"], *(classes[score] for score in scores), strict=True):
