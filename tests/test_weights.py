@@ -1,6 +1,7 @@
 """The weights that training starts from, whose they may be and how they are checked; and the trained model's file."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_the_projects_weights_are_unpacked_to_what_they_were_made_of_but_for_rou
     assert sum(tensor.dtype == torch.int8 for tensor in packed.values()) == 20
     for name, tensor in state.items():
         torch.testing.assert_close(again[name], tensor, rtol=1e-6, atol=0)  # rounded once, they stay as they are
+
+
+def test_the_projects_weights_are_the_full_ones_to_half_a_step_of_each_channel():
+    full = os.environ.get("FULL_WEIGHTS")
+    if not full:
+        pytest.skip("needs the weights before they were rounded: point FULL_WEIGHTS at their file")
+    packed, expected = load_file(ROOT / "data/imagenet/resnet18.safetensors"), read_weights(Path(full), "resnet18")
+
+    assert differences(quantise(expected), packed) == []
+    for name, tensor in dequantise(packed).items():
+        half_a_step = packed[f"{name}.scale"] / 2 if tensor.dim() > 1 else torch.tensor(0.0)
+        assert ((tensor - expected[name]).abs() <= half_a_step * 1.001).all()
 
 
 def test_training_starts_from_the_file_in_the_users_project_alone(download_with, published, monkeypatch, tmp_path):
