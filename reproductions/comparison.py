@@ -39,7 +39,8 @@ def compare(committed: Mapping[str, Any], found: Mapping[str, Any], tolerance: M
         tolerance: by how much rounding may change a figure; ``source``, where that is known from.
 
     Returns:
-        ``verdict``; ``differing``, stage and path of each output with another hash, in the order of the stages;
+        ``verdict``; ``differing``, stage and path of each output with another hash, in the order of the stages, but of
+        `SELF_DESCRIPTION` where something in ``other`` explains it;
         ``differences``, the largest of each figure, or None; ``tolerance``; ``other``, both values of each parameter,
         version and part of the hardware that differs.
     """
@@ -51,16 +52,19 @@ def compare(committed: Mapping[str, Any], found: Mapping[str, Any], tolerance: M
     }
     outs = [(stage, path, md5) for stage, hashes in committed["md5"].items() for path, md5 in hashes.items()]
     now = [found["md5"].get(stage, {}).get(path) for stage, path, _ in outs]
-    differing = [(stage, path) for (stage, path, md5), new in zip(outs, now, strict=True) if new != md5]
+    differing = [
+        (stage, path)
+        for (stage, path, md5), new in zip(outs, now, strict=True)
+        if new != md5 and not (other and path in SELF_DESCRIPTION)
+    ]
     differences = {name: difference(name, committed, found) for name in (*METRICS, "predictions", "logits")}
 
-    unexplained = [(stage, path) for stage, path in differing if not (other and path in SELF_DESCRIPTION)]
-    if not unexplained:
+    if not differing:
         verdict = SAME
     elif (
         None not in now
-        and unexplained[0][0] == "train"  # what `download` gets is the same everywhere
-        and ("train", MODEL) in unexplained  # the figures of one model do not differ by its training's rounding
+        and differing[0][0] == "train"  # what `download` gets is the same everywhere
+        and ("train", MODEL) in differing  # the figures of one model do not differ by its training's rounding
         and all(value is not None and value <= tolerance.get(name, value) for name, value in differences.items())
     ):
         verdict = ROUNDING
