@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ WITHOUT_TORCHVISION = "-S weights=random, or -S weights=FILE with a copy of that
 
 
 def main() -> None:
+    tqdm.set_lock(RLock())  # tqdm's own is of processes: at the end Python 3.14 would warn that it is left behind
     params = load_params()
     clean_up()
 
