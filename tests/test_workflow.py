@@ -91,3 +91,12 @@ def test_an_edit_made_while_a_stage_runs_never_stands_in_the_lock_as_what_it_ran
     assert not (trained.path / "models/model.safetensors").exists()
     (trained.path / file).write_text(before)
     assert "going on from step" in trained.run("dvc", "repro", "train").stdout  # no work is lost
+
+
+def test_a_parameter_that_was_edited_after_the_training_stands_in_no_report_of_it(trained):
+    trained.set_params(epochs=7)
+
+    failed = trained.run("dvc", "repro", "--single-item", "report", ok=False)
+
+    assert "error: epochs changed from 1 to 7 after train ran" in failed.stderr
+    assert not (trained.path / "metrics/report.md").exists()

@@ -1,10 +1,14 @@
 """Stage ``report``: the run in pictures and on one page, from its figures and the test images, without the model."""
 
+import os
+from pathlib import Path
+
 import numpy as np
+import yaml
 
 from src.images.dataset import load_images, load_manifest
 from src.pipeline.files import read_columns, read_json, write_file
-from src.pipeline.params import load_params
+from src.pipeline.params import Params, load_params
 from src.pipeline.paths import (
     CALIBRATION_FILE,
     CARD_FILE,
@@ -18,7 +22,7 @@ from src.pipeline.paths import (
     TRAIN_CURVES_DIR,
     TRAIN_METRICS_FILE,
 )
-from src.pipeline.process import require_unchanged_inputs
+from src.pipeline.process import UserError, require_unchanged_inputs
 from src.report.card import write_card
 from src.report.figures import confusion_matrix, learning_curves, most_confident_mistakes, reliability_diagram
 from src.report.page import CONFUSION, CURVES, MISTAKES, RELIABILITY, write_page
@@ -31,6 +35,7 @@ DOUBTFUL_LABELS = (  # test images of MNIST whose label fewer than three of five
 def main() -> None:
     # Load what the other stages left.
     params = load_params()
+    require_params_of_the_run(params)
     train, test = read_json(TRAIN_METRICS_FILE), read_json(EVALUATE_METRICS_FILE)["test"]
     run = read_json(RUN_FILE)
     classes = read_columns(CLASSES_FILE, {"class": str, "precision": float, "recall": float, "f1": float})
@@ -60,6 +65,25 @@ def main() -> None:
     write_file(REPORT_FILE, write_page(params, train, test, run, classes, doubtful).encode())
     write_file(CARD_FILE, write_card(test, run, class_names, train["training_images"]).encode())
     print(f"report: {REPORT_FILE}, its pictures in {PICTURES_DIR}")
+
+
+def require_params_of_the_run(params: Params) -> None:
+    """Check that the stages before had the parameters that are there now: the page and DVC's experiment name these.
+
+    Raises:
+        UserError: one was edited since, as ``dvc.lock`` has it.
+    """
+    lock = Path("dvc.lock")
+    if not os.environ.get("DVC_STAGE") or not lock.exists():  # DVC sets it
+        return
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    for stage in stages.keys() - {"report"}:
+        for name, value in stages[stage].get("params", {}).get("params.yaml", {}).items():
+            if (now := getattr(params, name, value)) != value:
+                raise UserError(
+                    f"{name} changed from {value} to {now} after {stage} ran, so there is no report; undo the change "
+                    "and run the same command again, or run it again as it is"
+                )
 
 
 def load_curves(metric: str) -> dict[str, list[float]]:
