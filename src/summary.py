@@ -25,8 +25,9 @@ def main() -> None:
     test, train = read_json(EVALUATE_METRICS_FILE)["test"], read_json(TRAIN_METRICS_FILE)
     print()
     print_styled(f"model    {MODEL_FILE}: {test['accuracy']:.2%} right of {test['images']:,} test images", "bold green")
-    if SPEED_FILE.exists():  # not where the run cache had the training
-        speed = read_columns(SPEED_FILE, dict.fromkeys(("images_per_second", "seconds", "memory"), float))
+    columns = dict.fromkeys(("images_per_second", "seconds", "memory"), float)
+    speed = read_columns(SPEED_FILE, columns) if SPEED_FILE.exists() else {"images_per_second": [0]}
+    if max(speed["images_per_second"]):  # not where the run cache had the training, nor where no step of it was left
         print(
             f"speed    {max(speed['images_per_second']):,.0f} images/s, {sum(speed['seconds']):,.0f} s, "
             f"{max(speed['memory']) / 2**30:.1f} GiB in the last training; its epochs are in {SPEED_FILE}"
