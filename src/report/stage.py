@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-import yaml
+from ruamel.yaml import YAML
 
 from src.images.dataset import load_images, load_manifest
 from src.pipeline.files import read_columns, read_json, write_file
@@ -76,7 +76,7 @@ def require_params_of_the_run(params: Params) -> None:
     lock = Path("dvc.lock")
     if not os.environ.get("DVC_STAGE") or not lock.exists():  # DVC sets it
         return
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    stages = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]  # to PyYAML, 1e-05 is a text
     for stage in stages.keys() - {"report"}:
         for name, value in stages[stage].get("params", {}).get("params.yaml", {}).items():
             if (now := getattr(params, name, value)) != value:
