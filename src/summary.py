@@ -39,7 +39,7 @@ def main() -> None:
     if not has_git_identity():
         print("first    git config --global user.name NAME && git config --global user.email ADDRESS")
     if not on_a_branch():
-        print("first    git switch main: HEAD is on no branch, as after a killed `dvc exp run`")
+        print("first    git switch main, or to your branch: HEAD is on no branch, as after a killed `dvc exp run`")
     if not fallback:  # a run on the sample should not take the place of one on the full set
         print("keep it  git add -A && git commit -m 'a run'")
     print(f"next     {ACTIVATE} && dvc exp run -S epochs=5 && dvc metrics diff")

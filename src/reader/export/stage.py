@@ -3,11 +3,13 @@
 import copy
 import json
 from pathlib import Path
+from threading import RLock
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms.v2 import functional as TF
+from tqdm import tqdm
 
 from src.images.dataset import SIDE, load_images, load_manifest
 from src.pipeline.files import write_file, write_json
@@ -28,6 +30,7 @@ TOLERANCE = 1e-3  # of a logit, absolute or relative: far above rounding, far be
 
 
 def main() -> None:
+    tqdm.set_lock(RLock())  # as `download` does; torch.export shows bars
     params = load_params()
     machine = set_up_machine("cpu", "fp32", params.threads)
 

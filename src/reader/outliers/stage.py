@@ -1,6 +1,7 @@
 """Stage ``outliers``: a head that tells what is not a digit, fitted to the trained model's own features."""
 
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ STD_FLOOR = 0.05  # of the mean standard deviation, added to each feature's: som
 
 
 def main() -> None:
+    tqdm.set_lock(RLock())  # as `download` does
     params = load_params()
     machine = set_up_machine(params.device, "fp32", params.threads)
 
