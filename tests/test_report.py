@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from helpers.project import quick_params
@@ -146,6 +147,14 @@ def test_a_picture_is_small_and_opaque_with_a_white_margin_and_says_nothing_of_i
 
 
 # What the pictures show
+
+
+def test_a_matplotlibrc_of_this_machine_changes_no_picture():
+    curves = {"test": [0.2, 0.1]}
+    picture = figures.learning_curves(curves, curves)
+
+    with matplotlib.rc_context({"axes.facecolor": "black", "lines.linewidth": 9}):
+        assert figures.learning_curves(curves, curves) == picture
 
 
 @pytest.fixture
