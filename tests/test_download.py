@@ -93,6 +93,16 @@ def test_a_good_file_arrives_as_it_was_published(respond):
         assert fetch("digits", [server.url], KNOWN_HASH) == CONTENT
 
 
+def test_the_pause_between_attempts_doubles(refusal, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("src.download.fetch.time", SimpleNamespace(sleep=pauses.append))
+
+    with serve(status(503)) as server:
+        refusal(server.url, attempts=3)
+
+    assert pauses == [0.01, 0.02]
+
+
 MISBEHAVING = {  # what it does, the value or the limit that the reason names, how often it is asked
     "has no such file": (status(404), "404 Not Found", 1),
     "asks for patience": (status(429), "429", 3),
