@@ -101,15 +101,15 @@ def eight_images():
     return torch.randint(0, 256, (8, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_each_image_gets_its_logits_in_batches_of_so_many_pixels_at_most(monkeypatch, eight_images):
-    monkeypatch.setattr("src.resnet.inference.BATCH_PIXELS", 3 * 28 * 28)
+def test_each_image_gets_its_logits_in_batches_that_are_smaller_where_the_images_are_larger(eight_images):
+    images, form = eight_images.repeat(5, 1, 1), MNIST_INPUT._replace(image_size=224)
     sizes, network = [], nn.Flatten()  # the logits are the pixels
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
 
-    logits = predict_logits(network, eight_images, MNIST_INPUT, MACHINE)
+    logits = predict_logits(network, images, form, MACHINE)
 
-    assert sizes == [3, 3, 2]
-    assert torch.equal(logits, to_input(eight_images, MNIST_INPUT).flatten(1))
+    assert sizes == [15, 15, 10]
+    assert torch.equal(logits, to_input(images, form).flatten(1))
 
 
 def test_logits_are_computed_in_the_machines_precision_and_given_in_float32(eight_images):
