@@ -75,16 +75,20 @@ def test_a_step_of_several_processes_leaves_the_sum_of_what_their_shards_give_an
 
 
 def epoch(group, sets, folder, poisoned):
-    """In one of several processes: an epoch's metrics, or the error by which it ended. In one, weights may be NaN."""
+    """In one of several processes: an epoch's metrics, or the error that ended it. The second's input may be NaN."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("DVC_ROOT", str(folder))
+        monkeypatch.setattr("src.train.trainer.CHECK_EVERY", 2)
         checkpoint = Checkpoint({"poisoned": poisoned})
-        model = small_model()
-        trainer = Trainer(small_params(), MNIST_INPUT, model, sets, MACHINE, group, checkpoint)
+        trainer = Trainer(small_params(), MNIST_INPUT, small_model(), sets, MACHINE, group, checkpoint)
         trainer.resume()
-        if group.rank == poisoned:
-            with torch.no_grad():
-                model[0].weight.fill_(math.nan)
+        take_step = trainer.state.training_step
+
+        def poisoned_step(batch):
+            last = group.rank == 1 and trainer.state.step + 1 == poisoned
+            return take_step(batch._replace(inputs=batch.inputs * math.nan) if last else batch)
+
+        monkeypatch.setattr(trainer.state, "training_step", poisoned_step)
         try:
             return trainer.run_epoch(StopAt())
         except (UserError, SystemExit) as error:
@@ -102,10 +106,11 @@ def test_more_processes_than_images_evaluate_each_image_once(digits, tmp_path):
     assert first["train"].accuracy * 75 == pytest.approx(round(first["train"].accuracy * 75))
 
 
-def test_a_loss_that_is_no_number_in_one_process_ends_all_of_them_with_one_line(digits, tmp_path):
-    first, second = run_processes(2, tmp_path, epoch, small_sets(digits), tmp_path, 1)
+@pytest.mark.parametrize("step", [4, 5])  # at which the loss is looked at, and the last of an epoch
+def test_a_loss_that_is_no_number_in_one_process_ends_all_of_them_with_one_line(digits, tmp_path, step):
+    first, second = run_processes(2, tmp_path, epoch, small_sets(digits), tmp_path, step)
 
-    assert re.match("the loss is nan after step 5", first)
+    assert re.match(f"the loss is nan after step {step};", first)
     assert second == "1"
     assert not list(tmp_path.rglob("*.pt"))  # to go on from a checkpoint would end here again
 

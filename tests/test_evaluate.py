@@ -56,14 +56,16 @@ def test_the_answer_of_several_copies_is_the_mean_over_the_image_and_its_shifts_
     assert brightest == [{y * 28 + x + step for step in (0, 1, -1, 28, -28)} for y, x in ((10, 10), (20, 5))]
 
 
-def test_test_time_augmentation_is_a_second_figure_beside_the_first(trained, monkeypatch, torch_as_it_was):
+def test_test_time_augmentation_is_a_second_figure_and_no_figure_is_of_the_trainings_precision(
+    trained, monkeypatch, torch_as_it_was
+):
     monkeypatch.chdir(trained.path)
     test_set, found = load_images(load_manifest(), "test"), {}
     fifty = Images(test_set.source[:50], test_set.labels[:50])
     monkeypatch.setattr(stage, "load_images", lambda *_: fifty)
 
-    for copies in (1, 5):
-        trained.set_params(tta=copies)
+    for copies, precision in ((1, "fp32"), (5, "bf16")):
+        trained.set_params(tta=copies, precision=precision)
         stage.main()
         found[copies] = json.loads(trained.read("metrics/evaluate/metrics.json"))["test"]
 

@@ -31,9 +31,11 @@ def test_the_two_stages_agree_on_the_test_set(trained_once):
     test = json.loads(trained_once.read("metrics/evaluate/metrics.json"))["test"]
     _, loss = trained_once.read("metrics/train/plots/metrics/test/loss.tsv").splitlines()
     _, accuracy = trained_once.read("metrics/train/plots/metrics/test/accuracy.tsv").splitlines()
+    # On a processor with bf16 the curve is in that; the final figures are in fp32 everywhere.
+    exact = json.loads(trained_once.read("models/run.json"))["precision"] == "float32"
 
-    assert accuracy == f"1\t{test['accuracy']}"
-    assert float(loss.split("\t")[1]) == pytest.approx(test["loss"], rel=1e-5)
+    assert float(accuracy.split("\t")[1]) == pytest.approx(test["accuracy"], abs=0 if exact else 0.02)
+    assert float(loss.split("\t")[1]) == pytest.approx(test["loss"], rel=1e-5 if exact else 0.1)
 
 
 def test_exp_run_with_more_epochs_trains_longer_and_downloads_nothing(longer_once):
