@@ -342,7 +342,7 @@ def with_specks() -> Image.Image:
     ("picture", "limit"),
     [
         *((drawing(side), 10) for side in (24, 60, 500, 2000)),
-        *((drawing(ink=ink, background=other), 2) for ink, other in ((240, 20), (255, 0), (0, 255), (90, 130))),
+        *((drawing(ink=ink, background=other), 2) for ink, other in ((240, 20), (255, 0), (0, 255), (110, 130))),
         *((painted(colour, (0, 0, 0, 0)), 4) for colour in ("black", "white", "red")),
         *((painted("red", (0, 130, 0)).convert(mode), 4) for mode in ("RGB", "RGBA", "P")),  # as bright as each other
         (far_away(), 12),
