@@ -85,8 +85,8 @@ def epoch(group, sets, folder, poisoned):
         take_step = trainer.state.training_step
 
         def poisoned_step(batch):
-            last = group.rank == 1 and trainer.state.step + 1 == poisoned
-            return take_step(batch._replace(inputs=batch.inputs * math.nan) if last else batch)
+            now = group.rank == 1 and trainer.state.step + 1 == poisoned
+            return take_step(batch._replace(inputs=batch.inputs * math.nan) if now else batch)
 
         monkeypatch.setattr(trainer.state, "training_step", poisoned_step)
         try:
